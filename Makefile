@@ -1,0 +1,46 @@
+# `make help` lists the verbs. Each makes .venv and installs from constraints.txt first, where it must.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check fmt ui bench
+
+help:  ## what can be done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make .venv and install everything
+
+demo: $(STAMP)  ## the main job: spec to shards and report, in out/demo
+	$(BIN)/counterpoise demo --out out/demo || [ $$? -eq 3 ]  # 3: some sets fell short, and were named
+
+test: $(STAMP)  ## the default tests: no network, no GPU
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the tests that take long
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## lint, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(STAMP)  ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(STAMP)  ## Prefect's UI on the demo's runs: http://127.0.0.1:4200
+	PREFECT_HOME='$(CURDIR)/out/prefect' $(BIN)/prefect server start --host 127.0.0.1
+
+bench: $(STAMP)  ## measured figures of the embedded model, as in generators/paperdolls/README.md
+	$(BIN)/python -m generators.paperdolls evaluate; missed=$$?; \
+		$(BIN)/python -m generators.paperdolls proof && exit $$missed
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo >&2 "Python 3.11 or newer is needed, $(PYTHON) is `$(PYTHON) --version 2>&1`: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

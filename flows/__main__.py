@@ -1,0 +1,255 @@
+"""The command line: `counterpoise`, or `python -m flows`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from storage.errors import CounterpoiseError
+
+app = typer.Typer(
+    name="counterpoise",
+    help="Counterfactual image sets made with SDXL and prompt-to-prompt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A YAML file, or a shipped spec: cmsc, demo or tiny.")
+]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a dataset.")]
+Out = Annotated[str, typer.Option("--out", metavar="DATASET", help="The folder that the dataset goes to.")]
+Runner = Annotated[
+    str,
+    typer.Option(metavar="threads|none", help="threads: a Prefect flow. none: shard by shard, no Prefect."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default=False,
+        help="Shards at a time, each with a model of its own. Default: one per core, of a large model one.",
+    ),
+]
+Shards = Annotated[
+    str | None, typer.Option(metavar="A:B", help="Only the shards A to B - 1, such as one range per job.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict-environment", help="Refuse to continue what another environment began.")
+]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--unsafe-no-filter", help="No NSFW scorer, no face counter; never for school concepts."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log.")]
+Limit = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
+Whole = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
+
+
+@app.command()
+def demo(
+    out: Out = "out/demo",
+    runner: Runner = "threads",
+    workers: Workers = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run the main job on the embedded model, spec to report."""
+    from . import commands
+
+    chosen = workers if workers is not None or runner == "none" else 2
+    _end(commands.demo(out, runner, chosen, verbose, _out(), _err()))
+
+
+@app.command()
+def plan(
+    spec: Spec,
+    out: Out,
+    calibrate: Annotated[bool, typer.Option(help="Generate one set in memory to measure the cost.")] = False,
+    unsafe_no_filter: Unsafe = False,
+) -> None:
+    """Write the plan and say what it costs; generate nothing."""
+    from . import commands
+
+    commands.plan(spec, out, calibrate, unsafe_no_filter, _out(), _err())
+
+
+@app.command()
+def generate(
+    spec: Spec,
+    out: Out,
+    runner: Runner = "threads",
+    workers: Workers = None,
+    shards: Shards = None,
+    strict_environment: Strict = False,
+    unsafe_no_filter: Unsafe = False,
+    verbose: Verbose = False,
+) -> None:
+    """Generate a dataset; run again, it continues.
+
+    Exit status 3 means that fewer sets were kept than the spec asks for.
+    """
+    from . import commands
+    from .campaign import Options
+
+    options = Options(shards, workers, strict_environment, unsafe_no_filter)
+    _end(commands.generate(spec, out, options, runner, verbose, _out(), _err()))
+
+
+@app.command()
+def verify(
+    dataset: Dataset,
+    clean: Annotated[bool, typer.Option("--clean", help="First remove what killed runs left.")] = False,
+) -> None:
+    """Check every byte against the manifests.
+
+    Exit status 0 means sound, 1 damaged, with a line per damaged file.
+    """
+    from storage import verify as checks
+
+    for name in checks.clean(dataset) if clean else []:
+        typer.echo(f"removed {name}")
+    with _err().status("checking every byte"):
+        lines = checks.verify(dataset)
+    for line in lines:
+        typer.echo(line)
+    if lines:
+        raise typer.Exit(1)
+    typer.echo(f"{dataset} is sound.")
+
+
+@app.command()
+def show(
+    dataset: Dataset,
+    set_id: Annotated[
+        list[str] | None, typer.Option("--set", metavar="ID", help="A set; may be given again for more.")
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="FILE.png", help="The picture.")] = "contact_sheet.png",
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Pixels per image.")] = 64,
+) -> None:
+    """Draw a contact sheet, of every concept's first sets if none are named."""
+    from . import commands
+
+    commands.show(dataset, set_id or [], out, size)
+    typer.echo(out)
+
+
+@app.command()
+def refilter(
+    dataset: Dataset,
+    clip_text: Limit = None,
+    clip_base: Limit = None,
+    clip_direction: Limit = None,
+    background_change: Limit = None,
+    attribute_share: Limit = None,
+    nsfw: Limit = None,
+    faces: Limit = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Write verdicts/refilter.parquet: a verdict per set, with the reason."),
+    ] = False,
+) -> None:
+    """Try other thresholds on the stored scores.
+
+    Needs no model and generates nothing.
+    """
+    from . import commands
+
+    given = {
+        "clip_text": clip_text,
+        "clip_base": clip_base,
+        "clip_direction": clip_direction,
+        "background_change": background_change,
+        "attribute_share": attribute_share,
+        "nsfw": nsfw,
+        "faces": faces,
+    }
+    commands.refilter(
+        dataset, {name: text for name, text in given.items() if text is not None}, write, _out()
+    )
+
+
+@app.command()
+def report(dataset: Dataset) -> None:
+    """Write the dataset's report.html anew."""
+    from .report import write_report
+
+    with _err().status("writing the report"):
+        path = write_report(dataset)
+    typer.echo(path)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        typer.echo(f"counterpoise {installed('counterpoise')}")
+    except PackageNotFoundError:
+        typer.echo("counterpoise, from a checkout that is not installed")
+
+
+def _out() -> Console:
+    return Console()
+
+
+def _err() -> Console:
+    return Console(stderr=True)
+
+
+def _end(shortfall: str) -> None:
+    """End with status 3 if something fell short."""
+    if shortfall:
+        typer.echo(shortfall, err=True)
+        raise typer.Exit(3)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; its exit status. What the user can mend is one line on stderr and 2."""
+    logging.getLogger().addHandler(logging.NullHandler())  # or a library gives it one, and all is told twice
+    try:
+        status = app(list(arguments), prog_name="counterpoise", standalone_mode=False)
+    except CounterpoiseError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(_system_error(error))
+    except typer.TyperException as error:
+        return _fail(f"{error.format_message().rstrip('.')}. Try `counterpoise --help`.")
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
+    if status == 130:
+        again = " What is finished stays; the same command continues." if _continues(arguments) else ""
+        typer.echo(f"Stopped.{again}", err=True)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"Error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def _continues(arguments: Sequence[str]) -> bool:
+    return bool(set(arguments[:1]) & {"demo", "generate"})
+
+
+def _system_error(error: OSError) -> str:
+    from storage.backend import explain
+
+    return str(explain(error, str(error.filename or "the system")))
+
+
+def main() -> None:
+    """Entry point of `counterpoise`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The beginning of a run: everything that can be checked is checked, then header and plan are written."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from generators.candidates import Factory, environment, limit_threads
+from generators.plan import PlannedSet, make_plan, shards, to_rows
+from generators.safety import check_safety
+from generators.spec import Spec
+from storage import CounterpoiseError, DatasetMismatch, create_dataset, load_dataset
+from storage.backend import open_backend
+from storage.canonical import first_difference, plain
+from storage.manifest import HEADER
+from storage.shards import EnvironmentDiffers, resume_check
+
+from .campaign import Campaign, Listener, Load, Options
+from .settings import spec_to_dict
+
+
+def load_factory(spec: Spec) -> Factory:
+    """The spec's engine and scorers, loaded.
+
+    Raises:
+        CounterpoiseError: weights or packages are missing, or not what they should be.
+    """
+    from generators.scorers import load_scorers
+    from generators.weights import model_folder
+
+    model_folder(spec.model)  # what is missing is told before anything slow is imported
+    from generators.sdxl import SdxlEngine
+
+    return Factory(spec, SdxlEngine(spec.model, spec.sampler.dtype), load_scorers(spec))
+
+
+def open_campaign(
+    spec: Spec,
+    dataset: str,
+    options: Options | None = None,
+    listeners: list[Listener] | None = None,
+    factory: Load | None = None,
+) -> Campaign:
+    """Check everything that can be checked before work begins, write header and plan, find what is missing.
+
+    Args:
+        spec: what to make.
+        dataset: the folder it goes to.
+        options: how to run it.
+        listeners: who hears of it.
+        factory: loads engine and scorers; `load_factory` if None.
+
+    Raises:
+        CounterpoiseError: the spec asks for what cannot or must not be made, or the folder is another's.
+    """
+    given, load = options or Options(), factory or load_factory
+    if given.workers is not None and given.workers < 1:
+        raise CounterpoiseError(f"--workers: given {given.workers}, wanted 1 or more")
+    check_safety(spec, given.unsafe_no_filter)
+    plan = shards(make_plan(spec))
+    chosen = parse_range(given.shards, len(plan))
+    known = _refuse_other_spec(dataset, spec)
+    limit_threads()
+    loaded = load(spec)
+    sets = [one for planned in plan.values() for one in planned]
+    if not known:
+        loaded.check(sets)
+    create_dataset(dataset, _header(spec, loaded), to_rows(sets))
+    facts = environment()
+    todo = _missing(dataset, plan, chosen, loaded, facts, given.strict_environment, listeners or [])
+    workers = _workers(spec, given.workers, len(todo))
+    return Campaign(spec, dataset, plan, chosen, todo, workers, loaded, load, list(listeners or []), facts)
+
+
+def parse_range(text: str | None, count: int) -> range:
+    """The shards that "A:B" names: A to B - 1; a missing A is the first, a missing B the end.
+
+    Raises:
+        CounterpoiseError: it is not of this form, or names no shard.
+    """
+    if text is None:
+        return range(count)
+    first, colon, last = text.partition(":")
+    try:
+        found = range(int(first or 0), int(last or count)) if colon else None
+    except ValueError:
+        found = None
+    if found is None or not len(found) or found.start < 0 or found.stop > count:
+        raise CounterpoiseError(
+            f"--shards: given {text!r}, wanted A:B with 0 <= A < B <= {count}, which names A to B - 1"
+        )
+    return found
+
+
+def _header(spec: Spec, factory: Factory) -> dict[str, Any]:
+    recipe = {
+        name: value
+        for name, value in factory.recipe([]).items()
+        if name not in ("plan", "candidates", "axes")
+    }
+    return {
+        "axes": {axis.name: list(axis.values) for axis in spec.axes},
+        "spec": spec_to_dict(spec),
+        "recipe": recipe,
+        "split": {**asdict(spec.split), "drawn_by": "set"},
+        "model": dict(factory.engine.describe()),
+    }
+
+
+def _refuse_other_spec(dataset: str, spec: Spec) -> bool:
+    """Whether the dataset is there already; another spec's is refused before anything is loaded."""
+    backend = open_backend(dataset)
+    if not backend.exists(HEADER):
+        return False
+    stored = load_dataset(dataset).header.get("spec")
+    found = first_difference(stored, plain(spec_to_dict(spec)), "spec")
+    if found:
+        cure = "Give the stored value again to continue, or write to another folder."
+        raise DatasetMismatch(backend.where(HEADER), *found, cure)
+    return True
+
+
+def _missing(
+    dataset: str,
+    plan: Mapping[int, list[PlannedSet]],
+    chosen: range,
+    factory: Factory,
+    facts: Mapping[str, Any],
+    strict: bool,
+    listeners: list[Listener],
+) -> tuple[int, ...]:
+    """Chosen shards that are not finished; that some were made elsewhere is noted once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", EnvironmentDiffers)
+        found = [resume_check(dataset, index, factory.recipe(plan[index]), facts, strict) for index in chosen]
+    if caught:
+        more = f" (and {len(caught) - 1} more shards)" if len(caught) > 1 else ""
+        for listener in listeners:
+            listener.note(f"Warning: {caught[0].message}{more}")
+    return tuple(index for index, record in zip(chosen, found, strict=True) if record is None)
+
+
+def _workers(spec: Spec, given: int | None, shards_to_make: int) -> int:
+    """How many shards at a time: every worker holds a model of its own."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(given or (cores if spec.embedded else 1), shards_to_make))

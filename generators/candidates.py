@@ -1,0 +1,164 @@
+"""Candidates of one shard: generate, score, judge, and go on until every planned set is kept or its tries are used up."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from PIL import Image
+
+from storage.images import encode_png
+from storage.records import Sample, sample_key
+
+from .engine import Engine, SetRequest
+from .filters import Score, Verdict, judge
+from .plan import PlannedSet, candidate_seed, members
+from .scorers import Scorers
+from .spec import Spec
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """One candidate's verdict, for progress and tables; `images` is empty unless the candidate was kept."""
+
+    set_id: str
+    concept: str
+    candidate: int
+    tries: int
+    kept: bool
+    reason: str | None
+    images: tuple[Image.Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A spec with the engine and the scorers that carry it out."""
+
+    spec: Spec
+    engine: Engine
+    scorers: Scorers
+
+    def make_shard(
+        self, planned: Sequence[PlannedSet], on_candidate: Callable[[CandidateReport], None] | None = None
+    ) -> list[Sample]:
+        """Return the samples of every candidate of these sets, kept ones with their image.
+
+        Over-generation is adaptive: a set's next candidate is made only if the one before was rejected. What is made
+        depends on the shard's sets alone, never on other shards or workers.
+        """
+        samples: list[Sample] = []
+        for one in planned:
+            for candidate in range(self.spec.tries(one.concept)):
+                made, verdict, images = self.make_candidate(one, candidate)
+                samples.extend(made)
+                if on_candidate:
+                    shown = tuple(images) if verdict.keep else ()
+                    tries = self.spec.tries(one.concept)
+                    on_candidate(
+                        CandidateReport(
+                            one.set_id, one.concept, candidate, tries, verdict.keep, verdict.reason, shown
+                        )
+                    )
+                if verdict.keep:
+                    break
+        return samples
+
+    def make_candidate(
+        self, planned: PlannedSet, candidate: int
+    ) -> tuple[list[Sample], Verdict, list[Image.Image]]:
+        """Generate, score and judge one candidate; its samples, the verdict and the pictures."""
+        request = self.request(planned, candidate)
+        images = self.engine.generate(request)
+        scores = self.scorers.score(request, images)
+        verdict = judge(scores, self.scorers.thresholds(self.spec))
+        rows = zip(request.members, images, scores, strict=True)
+        return [self._sample(planned, candidate, request, verdict, *row) for row in rows], verdict, images
+
+    def request(self, planned: PlannedSet, candidate: int) -> SetRequest:
+        """Return what the engine is asked for."""
+        return SetRequest(
+            tuple(members(self.spec, planned)),
+            candidate_seed(self.spec, planned, candidate),
+            self.spec.sampler,
+            self.spec.edit,
+        )
+
+    def check(self, plan: Sequence[PlannedSet]) -> None:
+        """Refuse, before any work, a plan with a prompt that is too long or an edit that does not align."""
+        seen: set[tuple[str, str, int]] = set()
+        for planned in plan:
+            key = (planned.template, planned.phrase, planned.rotation)
+            if key not in seen:
+                seen.add(key)
+                self.engine.check(self.request(planned, 0))
+
+    def recipe(self, planned: Sequence[PlannedSet]) -> dict[str, Any]:
+        """Return all that decides the bytes of a shard; its hash gates resume."""
+        return {
+            "plan": [asdict(one) for one in planned],
+            "candidates": {one.concept: self.spec.tries(one.concept) for one in planned},
+            "weights": self.engine.describe()["sha256"],
+            "scorers": self.scorers.describe(),
+            "sampler": asdict(self.spec.sampler),
+            "edit": asdict(self.spec.edit),
+            "thresholds": asdict(self.scorers.thresholds(self.spec)),
+            "axes": [{**asdict(axis), "edited": axis.name in self.spec.edit_axes} for axis in self.spec.axes],
+        }
+
+    def _sample(
+        self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict,
+        member: Any, image: Image.Image, scores: dict[str, Score],
+    ) -> Sample:  # fmt: skip
+        sampler, edit = self.spec.sampler, self.spec.edit
+        return Sample(
+            key=sample_key(planned.set_id, member.index),
+            set_id=planned.set_id,
+            member=member.index,
+            candidate=candidate,
+            base=member.base,
+            kept=verdict.keep,
+            reason=verdict.reason,
+            split=planned.split,
+            concept=planned.concept,
+            concept_group=planned.concept_group,
+            attributes=member.values,
+            prompt=member.prompt,
+            neutral_prompt=member.neutral_prompt,
+            edited_words=member.edited_words,
+            seed=request.seed,
+            steps=sampler.steps,
+            guidance=sampler.guidance,
+            scheduler=sampler.scheduler,
+            cross_replace=edit.cross_replace.get("edited") if edit.p2p else None,
+            self_replace=edit.self_replace if edit.p2p else None,
+            scores=scores,
+            width=image.width,
+            height=image.height,
+            image=encode_png(image) if verdict.keep else None,
+        )
+
+
+def limit_threads(count: int = 1) -> None:
+    """Fix the number of intra-op threads: sums in another order differ in the last bits."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def environment() -> dict[str, Any]:
+    """Return what else may touch the last bits: device, instruction set, library versions, threads."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "device": device,
+        "instruction_set": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }

@@ -1,0 +1,172 @@
+"""Which token of an edited prompt follows which token of its base. Words and ids only; no model.
+
+Notation: T tokens (77 for CLIP), base token i, edited token j. A mapper M is (T, T) with M[i, j] the share of base
+token i's attention that edited token j takes over: edited map = base map @ M.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.errors import CounterpoiseError
+
+Kind = Literal["auto", "replace", "refine"]
+Encode = Callable[[str], Sequence[int]]
+
+
+class AlignmentError(CounterpoiseError):
+    """Two prompts that cannot be aligned in the way that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A prompt cut into words, each with the token positions [start, end) that it takes; `end` is that of EOS."""
+
+    prompt: str
+    words: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How an edited prompt follows its base.
+
+    Attributes:
+        mapper: (T, T) float32, see the notation above; the columns of tokens that follow nothing are zero.
+        share: (T,) float32, the share of the denoising steps for which edited token j follows its base.
+        edited: token positions of the words that differ.
+    """
+
+    mapper: NDArray[np.float32]
+    share: NDArray[np.float32]
+    edited: tuple[int, ...]
+
+
+def split_words(prompt: str, encode: Encode, length: int = 77) -> Words:
+    """Find the tokens of every word of a prompt.
+
+    Args:
+        prompt: what the model reads.
+        encode: text to token ids without start and end.
+        length: tokens the text encoder takes, start and end included.
+
+    Raises:
+        AlignmentError: the prompt has more tokens than the encoder takes.
+    """
+    words = re.findall(r"[\w'-]+|[^\w\s]", prompt)
+    spans, at = [], 1
+    for word in words:
+        size = len(encode(word))
+        spans.append((at, at + size))
+        at += size
+    total = len(encode(prompt))
+    if total + 2 > length:
+        raise AlignmentError(
+            f"prompt has {total} tokens, the text encoder takes {length - 2}: shorten {prompt!r}"
+        )
+    if total != at - 1:
+        raise AlignmentError(
+            f"cannot tell which tokens belong to which word of {prompt!r}: use plain words and commas"
+        )
+    return Words(prompt, tuple(words), tuple(spans), at)
+
+
+def align(
+    base: Words, edit: Words, kind: Kind, cross_replace: Mapping[str, float], length: int = 77
+) -> Alignment:
+    """Align an edited prompt with its base.
+
+    "replace" (Hertz et al. 2022, section 3.2, word swap) lets the new word follow the old word's map; it needs one
+    word for one word. "refine" (prompt refinement) lets words that both prompts have follow, and new words not.
+    "auto" takes replace where it fits and refine elsewhere.
+
+    Args:
+        base: words of the base prompt.
+        edit: words of the edited prompt.
+        kind: see above.
+        cross_replace: share of the steps for which a word follows: "default", "edited", or a word of the prompt.
+        length: T.
+
+    Raises:
+        AlignmentError: replace was asked for and more or fewer than one word differs on either side.
+    """
+    blocks = _changed_blocks(base, edit)
+    fits = all(old == new == 1 for *_, old, new in blocks)
+    if kind == "replace" and (not fits or len(blocks) != 1):
+        raise AlignmentError(
+            f"replace needs exactly one word for one word; {base.prompt!r} to {edit.prompt!r} changes "
+            f"{_differing(base, edit)}: use refine, or one-word values"
+        )
+    swap = kind == "replace" or (kind == "auto" and fits)
+    mapper = np.zeros((length, length), np.float32)
+    edited: list[int] = []
+    for tag, i0, i1, j0, j1 in _opcodes(base, edit):
+        if tag == "equal" or (swap and i1 - i0 == j1 - j0):
+            for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
+                _map_word(mapper, base.spans[i], edit.spans[j])
+        if tag != "equal":
+            edited.extend(token for j in range(j0, j1) for token in range(*edit.spans[j]))
+    _map_ends(mapper, base.end, edit.end)
+    share = _shares(edit, edited, cross_replace, length)
+    return Alignment(mapper, np.where(mapper.sum(0) > 0, share, 0).astype(np.float32), tuple(edited))
+
+
+def _comparable(words: Words) -> list[str]:
+    """Words in small letters; "an" counts as "a", since the article changes along with the word behind it."""
+    return ["a" if word.lower() == "an" else word.lower() for word in words.words]
+
+
+def _opcodes(base: Words, edit: Words) -> Sequence[tuple[str, int, int, int, int]]:
+    return SequenceMatcher(None, _comparable(base), _comparable(edit), autojunk=False).get_opcodes()
+
+
+def _changed_blocks(base: Words, edit: Words) -> list[tuple[int, int, int, int]]:
+    """Return (i, j, words of the base, words of the edit) of every difference."""
+    return [(i0, j0, i1 - i0, j1 - j0) for tag, i0, i1, j0, j1 in _opcodes(base, edit) if tag != "equal"]
+
+
+def _differing(base: Words, edit: Words) -> str:
+    parts = [
+        f"{' '.join(base.words[i : i + old])!r} to {' '.join(edit.words[j : j + new])!r}"
+        for i, j, old, new in _changed_blocks(base, edit)
+    ]
+    return " and ".join(parts) or "nothing"
+
+
+def _map_word(mapper: NDArray[np.float32], old: tuple[int, int], new: tuple[int, int]) -> None:
+    """Map one word on one word: token by token where they are as many, else spread evenly."""
+    if old[1] - old[0] == new[1] - new[0]:
+        for i, j in zip(range(*old), range(*new), strict=True):
+            mapper[i, j] = 1
+    else:
+        mapper[old[0] : old[1], new[0] : new[1]] = 1 / (new[1] - new[0])
+
+
+def _map_ends(mapper: NDArray[np.float32], base_end: int, edit_end: int) -> None:
+    """Start to start, EOS to EOS; padding shifts by the difference in length, the last of it to the last."""
+    mapper[0, 0] = 1
+    last = len(mapper) - 1
+    for j in range(edit_end, len(mapper)):
+        mapper[min(j - edit_end + base_end, last), j] = 1
+
+
+def _shares(
+    edit: Words, edited: list[int], cross_replace: Mapping[str, float], length: int
+) -> NDArray[np.float32]:
+    share = np.full(length, cross_replace.get("default", 1.0), np.float32)
+    share[edited] = cross_replace.get("edited", share[0])
+    for word, span in zip(_comparable(edit), edit.spans, strict=True):
+        named = {
+            name.lower(): value for name, value in cross_replace.items() if name not in ("default", "edited")
+        }
+        if word in named:
+            share[span[0] : span[1]] = named[word]
+    return share

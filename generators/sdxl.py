@@ -1,0 +1,251 @@
+"""The SDXL engine: loads a pipeline of the SDXL family and owns the denoising loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
+from PIL import Image
+from torch import Tensor
+
+from .engine import SetRequest
+from .p2p.align import Alignment, Words, align, split_words
+from .p2p.attention import Control, attention_edit
+from .p2p.plan import EditPlan, StepPlan, make_plan
+from .spec import Sampler
+from .weights import ModelError, describe, model_folder
+
+_SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpmpp": DPMSolverMultistepScheduler}
+#: Latents are unbounded, so DDIM must not clip them; DPM++ must not draw noise of its own.
+_FIXED: dict[str, dict[str, Any]] = {
+    "ddim": {"clip_sample": False},
+    "dpmpp": {"algorithm_type": "dpmsolver++"},
+}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class SdxlEngine:
+    """Makes counterfactual sets with an SDXL pipeline and prompt-to-prompt; use one engine per thread or process."""
+
+    def __init__(self, model: str, dtype: str = "float32", device: str | None = None) -> None:
+        """Load the pipeline.
+
+        Args:
+            model: "embedded", a folder in diffusers' layout, or a hub id.
+            dtype: float32, float16 or bfloat16; a CPU always computes in float32.
+            device: torch device; the GPU if there is one.
+
+        Raises:
+            ModelError: the model is missing, not SDXL, or not safe to load.
+        """
+        folder = model_folder(model)
+        self.model = model
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = torch.float32 if self.device == "cpu" else _DTYPES[dtype]
+        self._facts = describe(model, folder)
+        self.pipe = _load(model, str(folder), self.dtype).to(self.device)
+
+    def describe(self) -> Mapping[str, object]:
+        """Return what the weights are."""
+        return self._facts
+
+    def check(self, request: SetRequest) -> None:
+        """Align every edit of a request without computing anything; see `Engine.check`."""
+        self._alignments(request)
+        own = type(self.pipe.scheduler)
+        if request.sampler.scheduler == "model" and own not in _SCHEDULERS.values():
+            raise ModelError(
+                f"sampler.scheduler: model, and that of {self.model!r} is {own.__name__}, which may draw noise of its own "
+                f"for every member; wanted one of {', '.join(_SCHEDULERS)}"
+            )
+
+    def generate(self, request: SetRequest) -> list[Image.Image]:
+        """Denoise the members from one noise, the edits following their bases; one RGB picture per member."""
+        try:
+            return self._generate(request)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"out of memory on {self.device} with {len(request.members)} members in chunks of "
+                f"{request.sampler.chunk or 'all'}: lower sampler.chunk or the picture size, or take dtype float16"
+            ) from error
+
+    def _generate(self, request: SetRequest) -> list[Image.Image]:
+        alignments = self._alignments(request)
+        latents: dict[int, Tensor] = {}
+        with torch.inference_mode(), attention_edit(self.pipe.unet) as control:
+            for rows in _chunks([member.base for member in request.members], request.sampler.chunk):
+                made = self._denoise(request, rows, alignments, control)
+                latents.update({row: made[k] for k, row in enumerate(rows) if row not in latents})
+        return self._decode(torch.stack([latents[row] for row in range(len(request.members))]))
+
+    def _alignments(self, request: SetRequest) -> list[Alignment | None]:
+        words = {prompt: self._words(prompt) for prompt in request.prompts}
+        members, edit = request.members, request.edit
+        return [
+            None
+            if member.base == member.index or not edit.p2p
+            else align(
+                words[members[member.base].prompt], words[member.prompt], edit.kind, edit.cross_replace
+            )
+            for member in members
+        ]
+
+    def _words(self, prompt: str) -> Words:
+        tokenizer = self.pipe.tokenizer
+        return split_words(
+            prompt,
+            lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids,
+            tokenizer.model_max_length,
+        )
+
+    def _denoise(
+        self,
+        request: SetRequest,
+        rows: Sequence[int],
+        alignments: Sequence[Alignment | None],
+        control: Control,
+    ) -> Tensor:
+        """Run the loop for some members, whose bases come first; returns latents (rows, C, h, w)."""
+        sampler = request.sampler
+        scheduler = _scheduler(self.pipe.scheduler, sampler.scheduler)
+        scheduler.set_timesteps(sampler.steps, device=self.device)
+        tokens, pooled, guided = self._embed([request.prompts[row] for row in rows], sampler)
+        plan = self._plan(request, rows, alignments, len(scheduler.timesteps))
+        height, width = self._size(sampler)
+        ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=tokens.dtype, device=self.device)
+        latents = self._noise(request.seed, height, width, len(rows)) * scheduler.init_noise_sigma
+        halves = 2 if guided else 1
+        for index, time in enumerate(scheduler.timesteps):
+            step = plan.at(index) if request.edit.p2p else None
+            control.step = step
+            given = scheduler.scale_model_input(torch.cat([latents] * halves), time).to(self.dtype)
+            condition = {
+                "text_embeds": _pooled_at(step, pooled),
+                "time_ids": ids.expand(len(given), -1),
+            }
+            found = self.pipe.unet(given, time, tokens, added_cond_kwargs=condition, return_dict=False)[
+                0
+            ].float()
+            if guided:
+                empty, asked = found.chunk(2)
+                found = empty + sampler.guidance * (asked - empty)
+            latents = scheduler.step(found, time, latents, return_dict=False)[0]
+        control.step = None
+        return latents
+
+    def _plan(
+        self, request: SetRequest, rows: Sequence[int], alignments: Sequence[Alignment | None], steps: int
+    ) -> EditPlan:
+        place = {row: k for k, row in enumerate(rows)}
+        bases = [place[request.members[row].base] if alignments[row] else place[row] for row in rows]
+        pooled = request.edit.cross_replace.get("edited", 0.0)
+        plan = make_plan(bases, [alignments[row] for row in rows], request.edit.self_replace, pooled, steps)
+        return plan.to(self.device)
+
+    def _embed(self, prompts: list[str], sampler: Sampler) -> tuple[Tensor, Tensor, bool]:
+        """Return token features (halves x rows, T, C), pooled features, and whether guidance is on."""
+        guided = sampler.guidance != 1.0
+        asked, empty, pooled, pooled_empty = self.pipe.encode_prompt(
+            prompts, device=self.device, do_classifier_free_guidance=guided,
+            negative_prompt=[sampler.negative_prompt] * len(prompts) if sampler.negative_prompt else None,
+        )  # fmt: skip
+        if not guided:
+            return asked, pooled, False
+        return torch.cat([empty, asked]), torch.cat([pooled_empty, pooled]), True
+
+    def _size(self, sampler: Sampler) -> tuple[int, int]:
+        own = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+        return sampler.height or own, sampler.width or own
+
+    def _noise(self, seed: int, height: int, width: int, rows: int) -> Tensor:
+        """Return one noise (1, C, h, w), drawn on the CPU so that devices agree, for every row alike."""
+        scale = self.pipe.vae_scale_factor
+        shape = (1, self.pipe.unet.config.in_channels, height // scale, width // scale)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        return noise.to(self.device).expand(rows, -1, -1, -1).clone()
+
+    def _decode(self, latents: Tensor) -> list[Image.Image]:
+        """Decode latents one by one, so that a picture does not depend on its neighbours; RGB pictures."""
+        vae = self.pipe.vae
+        if getattr(vae.config, "force_upcast", False):
+            vae.to(torch.float32)
+        with torch.inference_mode():
+            pixels = [
+                vae.decode(_unscaled(vae, row[None]).to(vae.dtype), return_dict=False)[0].float()
+                for row in latents
+            ]
+        return self.pipe.image_processor.postprocess(torch.cat(pixels), output_type="pil")
+
+
+def _load(model: str, folder: str, dtype: torch.dtype) -> Any:
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for each in (diffusers_logging, transformers_logging):
+        each.disable_progress_bar()
+    try:
+        pipe = StableDiffusionXLPipeline.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, add_watermarker=False
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"model {model!r}: cannot be loaded ({reason}); copy the folder again, whole"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _scheduler(own: Any, name: str) -> Any:
+    """Return a fresh scheduler for one loop: the named kind with the model's own noise schedule."""
+    if name == "model":
+        return type(own).from_config(own.config)
+    return _SCHEDULERS[name].from_config(own.config, **_FIXED.get(name, {}))
+
+
+def _pooled_at(step: StepPlan | None, pooled: Tensor) -> Tensor:
+    """Return pooled features with every row's replaced by its base's while the plan says so."""
+    if step is None or not step.follow_pooled:
+        return pooled
+    return torch.cat([half[step.base] for half in pooled.split(len(step.base))])
+
+
+def _unscaled(vae: Any, latents: Tensor) -> Tensor:
+    """Undo the scaling of the latents (and the shift, for autoencoders that have one)."""
+    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    if mean is not None and std is not None:
+        shape = (1, -1, 1, 1)
+        shift, spread = (torch.tensor(part, device=latents.device).view(shape) for part in (mean, std))
+        return latents * spread / vae.config.scaling_factor + shift
+    return latents / vae.config.scaling_factor
+
+
+def _chunks(bases: Sequence[int], size: int | None) -> list[list[int]]:
+    """Cut the members into UNet calls of at most `size` rows, each edit beside its base, which comes first."""
+    families: dict[int, list[int]] = {}
+    for row, base in enumerate(bases):
+        families.setdefault(base, [])
+        if row != base:
+            families[base].append(row)
+    room = max(2, size or len(bases))  # a base and one edit at least
+    pieces = [
+        [base, *edits[start : start + room - 1]]
+        for base, edits in families.items()
+        for start in range(0, max(1, len(edits)), room - 1)
+    ]
+    packed: list[list[int]] = []
+    for piece in pieces:
+        if packed and len(packed[-1]) + len(piece) <= room and piece[0] not in packed[-1]:
+            packed[-1].extend(piece)
+        else:
+            packed.append(list(piece))
+    return packed

@@ -1,0 +1,82 @@
+"""Encoded images: written without a clock, believed only after decoding."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from .errors import CounterpoiseError
+
+MAX_PIXELS = 64 * 2**20
+SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+_CLOCKS = {"creation time", "date:create", "date:modify", "date:timestamp"}
+_EXIF_CLOCKS = (0x0132, 0x9003, 0x9004)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """RGB PNG without a clock: the same pixels give the same bytes within one environment."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def image_suffix(data: bytes) -> str:
+    """Suffix of an image file (png, jpg, webp) by its first bytes.
+
+    Raises:
+        CounterpoiseError: it is none of them.
+    """
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise CounterpoiseError(f"image bytes start with {data[:8]!r}: a PNG, JPEG or WebP file is wanted.")
+
+
+def check_image(data: bytes, width: int, height: int) -> None:
+    """Decode every pixel of an image of known size.
+
+    Raises:
+        CounterpoiseError: it cannot be decoded, has another size, has more than `MAX_PIXELS` pixels, or holds
+            the time of its making (bytes would differ from run to run).
+    """
+    image_suffix(data)
+    if width * height > MAX_PIXELS:
+        raise CounterpoiseError(
+            f"image of {width}x{height} has more than the {MAX_PIXELS} pixels that are allowed."
+        )
+    try:
+        with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:
+            if image.size != (width, height):
+                found = f"{image.size[0]}x{image.size[1]}"
+                raise CounterpoiseError(f"image is {found}, its record says {width}x{height}.")
+            image.load()
+            clock = _clock(image, data)
+    except CounterpoiseError:
+        raise
+    except Exception as error:
+        raise CounterpoiseError(f"image cannot be decoded: {error}.") from error
+    if clock:
+        raise CounterpoiseError(f"image holds the time of its making ({clock}): encode it without.")
+
+
+def _clock(image: Image.Image, data: bytes) -> str | None:
+    """What in a decoded image tells when it was made."""
+    if image.format == "PNG" and _has_chunk(data, b"tIME"):
+        return "PNG tIME"
+    texts = [str(key) for key in image.info if str(key).lower() in _CLOCKS]
+    exif = image.getexif()
+    tags = [f"EXIF tag {tag:#06x}" for tag in _EXIF_CLOCKS if tag in exif or tag in exif.get_ifd(0x8769)]
+    return next(iter([*texts, *tags]), None)
+
+
+def _has_chunk(data: bytes, kind: bytes) -> bool:
+    position = 8
+    while position + 8 <= len(data):
+        if data[position + 4 : position + 8] == kind:
+            return True
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return False

@@ -1,0 +1,101 @@
+"""plan.parquet: every planned set, one row each, as the generator planned them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .backend import LocalBackend
+from .canonical import canonical, plain, sha256
+from .errors import CounterpoiseError, ShardDamaged
+from .records import iter_rows
+
+PLAN = "plan.parquet"
+MAX_PLAN = 2**31
+NEEDED = {"set_id", "shard", "concept", "concept_group"}
+
+
+def plan_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the plan as a table.
+
+    Raises:
+        CounterpoiseError: rows differ in their columns, repeat a set, or leave a shard without sets.
+    """
+    if not rows:
+        raise CounterpoiseError("The plan has no rows: a spec has to ask for at least one set.")
+    names = list(rows[0])
+    if not set(names) >= NEEDED or any(list(row) != names for row in rows):
+        needed = ", ".join(sorted(NEEDED))
+        raise CounterpoiseError(f"The plan's rows have to have the same columns, {needed} among them.")
+    if not all(isinstance(row["set_id"], str) and type(row["shard"]) is int for row in rows):
+        raise CounterpoiseError("The plan's set_id has to be text and its shard a whole number.")
+    if len({row["set_id"] for row in rows}) < len(rows):
+        raise CounterpoiseError("The plan names a set twice: every set_id has to be its own.")
+    shards = {row["shard"] for row in rows}
+    if shards != set(range(len(shards))):
+        raise CounterpoiseError("The plan's shards have to be numbered from 0 without gaps.")
+    try:
+        return pa.Table.from_pylist([plain(row, "plan") for row in rows])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise CounterpoiseError(
+            f"The plan's columns have to hold one kind of value each: {error}."
+        ) from error
+
+
+def plan_facts(table: pa.Table, content: bytes) -> dict[str, Any]:
+    """What `dataset.json` says about the plan; `rows_sha256` is of what it says, `sha256` of the file."""
+    digest, shards = hashlib.sha256(), 0
+    for row in iter_rows(table):
+        digest.update(canonical(row) + b"\n")
+        shards = max(shards, row["shard"] + 1)
+    file = {"bytes": len(content), "sha256": sha256(content)}
+    return {"rows": table.num_rows, "shards": shards, "rows_sha256": digest.hexdigest(), **file}
+
+
+def publish_plan(backend: LocalBackend, content: bytes) -> None:
+    """Write the plan; it follows from the header, so writing it again is harmless."""
+    with backend.staging() as staging:
+        staging.put(staging.stage(PLAN, [content]), PLAN)
+
+
+def plan_bytes(backend: LocalBackend, facts: Mapping[str, Any]) -> bytes:
+    """The plan file, if it is the one that `dataset.json` names.
+
+    Raises:
+        ShardDamaged: it is not, or it is missing.
+    """
+    content = backend.read(PLAN, MAX_PLAN)
+    if (len(content), sha256(content)) != (facts["bytes"], facts["sha256"]):
+        where = backend.where(PLAN)
+        raise ShardDamaged(
+            f"{where} is damaged or foreign: `counterpoise generate` with the same spec restores it."
+        )
+    return content
+
+
+def plan_is_sound(backend: LocalBackend, facts: Mapping[str, Any]) -> bool:
+    """Is the plan there, and the one that is meant?"""
+    try:
+        plan_bytes(backend, facts)
+    except ShardDamaged:
+        return False
+    return True
+
+
+def plan_rows(backend: LocalBackend, facts: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Rows of a sound plan, in order."""
+    return iter_rows(read_table(plan_bytes(backend, facts), backend.where(PLAN)))
+
+
+def read_table(content: bytes, where: str) -> pa.Table:
+    """Parquet from memory, on one thread."""
+    try:
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardDamaged(f"{where} is damaged: not a whole Parquet file ({error}).") from error
+    return table

@@ -1,0 +1,185 @@
+"""Shards: published whole or not at all, read only through their manifests."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .backend import LocalBackend, Staged, Staging, open_backend
+from .canonical import first_difference, plain
+from .checks import check_samples
+from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
+from .images import image_suffix
+from .manifest import DatasetManifest, Where, load_dataset
+from .reading import check_bytes, check_present, decode, pair_up, read_samples
+from .records import Sample, from_row, row_json, rows_to_parquet, to_row
+from .shardfile import SHARDS, ShardRecord, read_shard, shard_manifest, shard_name
+from .tarball import tar_blocks
+
+__all__ = ["EnvironmentDiffers", "publish_shard", "read_samples", "resume_check"]
+
+Row = dict[str, Any]
+
+
+class EnvironmentDiffers(UserWarning):
+    """A shard was made in another environment; its bytes may differ from what this one would make."""
+
+
+def publish_shard(
+    dataset: Where,
+    index: int,
+    samples: Sequence[Sample],
+    axes: Sequence[str],
+    recipe: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> ShardRecord:
+    """Write a shard, read it back, and commit it by creating its manifest; the first to do so wins.
+
+    The bytes depend on the samples, the recipe and the environment, not on the order of the samples. The
+    manifest holds no time and no attempt. A second writer gets the first one's record, with `already` set.
+
+    Raises:
+        DatasetMismatch: the shard is there and was made by another recipe.
+        CounterpoiseError: a sample or set cannot be stored, or the disk refuses; nothing is left behind.
+    """
+    backend, manifest = open_backend(dataset), load_dataset(dataset)
+    _check_place(manifest, index, axes)
+    settings = plain(recipe, "recipe")
+    ordered = check_samples(samples, manifest.axes, settings)
+    if backend.exists(shard_name(index)):
+        _require_same_recipe(backend, read_shard(backend, index, manifest.dataset_id), settings)
+    with backend.staging() as staging:
+        files = _stage_data(staging, index, ordered, list(manifest.axes))
+        facts = {"index": index, "dataset_id": manifest.dataset_id, "counts": _counts(ordered)}
+        names = {kind: _file_facts(index, kind, staged) for kind, staged in files.items()}
+        facts |= {"recipe": settings, "environment": dict(environment)}
+        body = shard_manifest({**facts, "tar": None, **names})
+        commit = staging.stage(shard_name(index), [body])
+        for kind, staged in files.items():
+            staging.put(staged, f"{SHARDS}/{names[kind]['name']}")
+        created = staging.create(commit, shard_name(index))
+    record = read_shard(backend, index, manifest.dataset_id)
+    if not created:
+        _yield_to(backend, record, settings, [facts["name"] for facts in names.values()])
+    return replace(record, already=not created)
+
+
+def _check_place(manifest: DatasetManifest, index: int, axes: Sequence[str]) -> None:
+    if not 0 <= index < manifest.plan["shards"]:
+        raise CounterpoiseError(f"shard {index}: the plan has shards 0 to {manifest.plan['shards'] - 1}.")
+    if list(axes) != list(manifest.axes):
+        raise CounterpoiseError(f"axes {list(axes)}: the dataset has {list(manifest.axes)}, in this order.")
+
+
+def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[str]) -> dict[str, Staged]:
+    """Parquet and (if anything was kept) tar, written and read back."""
+    rows = [to_row(sample) for sample in samples]
+    files = {"parquet": staging.stage(f"{SHARDS}/{index:05d}.parquet", [rows_to_parquet(rows, axes)])}
+    if any(sample.kept for sample in samples):
+        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(_tar_content(samples, rows)))
+    try:
+        _read_back(files, samples, rows, axes)
+    except ShardDamaged as error:
+        text = (
+            f"shard {index} reads back otherwise than it was written ({error}): see to the disk, run again."
+        )
+        raise CounterpoiseError(text) from error
+    return files
+
+
+def _tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+    for sample, row in zip(samples, rows, strict=True):
+        if sample.image is not None:
+            image = (f"{sample.key}.{_suffix(sample)}", sample.image)
+            yield from sorted([image, (f"{sample.key}.json", row_json(row))])
+
+
+def _suffix(sample: Sample) -> str:
+    try:
+        return image_suffix(sample.image or b"")
+    except CounterpoiseError as error:
+        raise CounterpoiseError(f"sample {sample.key!r}: {error}") from error
+
+
+def _read_back(files: Mapping[str, Staged], samples: list[Sample], rows: list[Row], axes: list[str]) -> None:
+    """Open the staged files as a reader would, compare every value, decode every image."""
+    parquet, tar = files["parquet"], files.get("tar")
+    with parquet.path.open("rb") as table, (tar or parquet).path.open("rb") as images:
+        check_bytes(table, parquet.bytes, parquet.sha256, str(parquet.path))
+        if tar:
+            check_bytes(images, tar.bytes, tar.sha256, str(tar.path))
+        stored = pair_up(table.read(), images if tar else None, axes, "the staged shard")
+        for sample, row, found in zip(samples, rows, stored, strict=True):
+            if found != from_row(row, axes, sample.image):
+                raise ShardDamaged(f"sample {sample.key!r} reads back differently from what was written.")
+            decode(found)
+
+
+def _counts(samples: list[Sample]) -> dict[str, int]:
+    return {
+        "rows": len(samples),
+        "candidates": len({(sample.set_id, sample.candidate) for sample in samples}),
+        "sets": len({sample.set_id for sample in samples if sample.kept}),
+        "images": sum(sample.kept for sample in samples),
+    }
+
+
+def _file_facts(index: int, kind: str, staged: Staged) -> dict[str, Any]:
+    name = f"{index:05d}-{staged.sha256[:12]}.{kind}"
+    return {"name": name, "bytes": staged.bytes, "sha256": staged.sha256}
+
+
+def _yield_to(backend: LocalBackend, first: ShardRecord, recipe: dict[str, Any], mine: list[str]) -> None:
+    """Somebody published before us: compare, and take back what the other's manifest does not name."""
+    theirs = {file.name for file in first.files}
+    others = set(mine) - theirs
+    for name in others:
+        backend.remove(f"{SHARDS}/{name}")
+    _require_same_recipe(backend, first, recipe)
+    check_present(backend, first)
+    if others:
+        where = backend.where(shard_name(first.index))
+        text = (
+            f"{where}: the shard was there already, with other bytes than this environment makes; it stays."
+        )
+        warnings.warn(EnvironmentDiffers(text), stacklevel=3)
+
+
+def _require_same_recipe(backend: LocalBackend, record: ShardRecord, recipe: dict[str, Any]) -> None:
+    difference = first_difference(dict(record.recipe), recipe, "recipe")
+    if difference:
+        cure = "Give the stored value again to continue, or write to another folder."
+        raise DatasetMismatch(backend.where(shard_name(record.index)), *difference, cure)
+
+
+def resume_check(
+    dataset: Where,
+    index: int,
+    recipe: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    strict: bool = False,
+) -> ShardRecord | None:
+    """The finished shard, or None if it has still to be made.
+
+    Another environment is a warning (`EnvironmentDiffers`). The data files are looked for, not read.
+
+    Raises:
+        DatasetMismatch: it was made by another recipe or, if `strict`, in another environment.
+        ShardDamaged: its manifest is damaged, or a file is missing or of another length.
+    """
+    backend, manifest = open_backend(dataset), load_dataset(dataset)
+    if not backend.exists(shard_name(index)):
+        return None
+    record = read_shard(backend, index, manifest.dataset_id)
+    _require_same_recipe(backend, record, plain(recipe, "recipe"))
+    check_present(backend, record)
+    found = first_difference(dict(record.environment), plain(environment, "environment"), "environment")
+    if found:
+        cure = "Go on where it was made, or allow shards from several environments."
+        mismatch = DatasetMismatch(backend.where(shard_name(index)), *found, cure)
+        if strict:
+            raise mismatch
+        warnings.warn(EnvironmentDiffers(str(mismatch)), stacklevel=2)
+    return record

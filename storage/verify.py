@@ -1,0 +1,163 @@
+"""Every byte of a dataset against its manifests, and the removal of what killed runs left."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from .backend import STAGED_MARK, LocalBackend, open_backend
+from .checks import check_samples
+from .errors import CounterpoiseError, ShardDamaged
+from .manifest import HEADER, DatasetManifest, Where, load_dataset, require_listed, root_hash
+from .plan import plan_rows
+from .reading import check_present, decode, record_samples
+from .records import Sample
+from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+
+_DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
+_STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
+_CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
+
+
+def verify(dataset: Where, decode_images: bool = True) -> list[str]:
+    """One line per damaged, missing, foreign or left-over file; an empty list if all is sound.
+
+    Args:
+        dataset: a folder.
+        decode_images: decode every image as well; without, bytes and records are checked all the same.
+
+    Raises:
+        CounterpoiseError: there is no dataset to verify.
+    """
+    backend = open_backend(dataset)
+    try:
+        manifest = load_dataset(dataset)
+    except ShardDamaged as error:
+        return [str(error), *_strangers(backend, None)]
+    lines: list[str] = []
+    planned = _planned(backend, manifest, lines)
+    if manifest.root_sha256 not in (None, root_hash(manifest.shards)):
+        lines.append(f"{backend.where(HEADER)} is damaged: its root hash is not that of its shards.")
+    for index in sorted({*shard_indices(backend), *(entry.index for entry in manifest.shards)}):
+        try:
+            record = read_shard(backend, index, manifest.dataset_id)
+            require_listed(backend, manifest, record)
+            _check_shard(backend, manifest, record, planned, decode_images)
+        except CounterpoiseError as error:
+            lines.append(str(error))
+    return [*lines, *_strangers(backend, manifest)]
+
+
+def clean(dataset: Where) -> list[str]:
+    """Remove what killed runs left, and nothing that a manifest names or might have named; returns the names.
+
+    Raises:
+        CounterpoiseError: a writer is at work.
+    """
+    backend = open_backend(dataset)
+    manifest = load_dataset(dataset)
+    with backend.alone() as alone:
+        if not alone:
+            raise CounterpoiseError(
+                f"{backend}: somebody is writing to this dataset; clean it when they have ended."
+            )
+        names = [*_staged(backend), *_orphans(backend, manifest)]
+        for name in names:
+            backend.remove(name)
+    return names
+
+
+def _planned(
+    backend: LocalBackend, manifest: DatasetManifest, lines: list[str]
+) -> Mapping[int, set[str]] | None:
+    """Sets of every shard by the plan; None, and a line, if the plan is damaged."""
+    sets: defaultdict[int, set[str]] = defaultdict(set)
+    try:
+        for row in plan_rows(backend, manifest.plan):
+            sets[row["shard"]].add(row["set_id"])
+    except CounterpoiseError as error:
+        lines.append(str(error))
+        return None
+    return sets
+
+
+def _check_shard(
+    backend: LocalBackend,
+    manifest: DatasetManifest,
+    record: ShardRecord,
+    planned: Mapping[int, set[str]] | None,
+    decode_images: bool,
+) -> None:
+    """Files, records, images, counts and sets of one shard.
+
+    Raises:
+        CounterpoiseError: says which file, and what is wrong with it.
+    """
+    where = backend.where(shard_name(record.index))
+    check_present(backend, record)
+    samples = _light(record_samples(backend, record, list(manifest.axes)), decode_images)
+    ordered = check_samples(samples, manifest.axes, record.recipe)
+    found = {"rows": len(ordered), "images": sum(sample.kept for sample in ordered)}
+    if any(record.counts.get(name) != count for name, count in found.items()):
+        raise ShardDamaged(f"{where} is damaged: it counts {dict(record.counts)}, its files hold {found}.")
+    foreign = (
+        {sample.set_id for sample in ordered} - planned.get(record.index, set())
+        if planned is not None
+        else set()
+    )
+    if foreign:
+        raise ShardDamaged(f"{where} is refused: the plan has no set {min(foreign)!r} in this shard.")
+
+
+def _light(samples: Iterable[Sample], decode_images: bool) -> Iterator[Sample]:
+    """Samples after their images were looked at, without them."""
+    for sample in samples:
+        if decode_images:
+            decode(sample)
+        yield replace(sample, image=b"") if sample.kept else sample
+
+
+def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[str]:
+    """Lines on left-overs (unless a writer is at work, whose they may be) and on foreign files of shards."""
+    with backend.alone() as alone:
+        left = [*_staged(backend), *(_orphans(backend, manifest) if manifest else [])] if alone else []
+    known = (_STAGED, _DATA, SHARD_MANIFEST)
+    foreign = [name for name in backend.names(SHARDS) if not any(form.fullmatch(name) for form in known)]
+    lines = [f"{backend.where(name)} is {_CLEAN}." for name in left]
+    return [
+        *lines,
+        *(f"{backend.where(SHARDS)}/{name} is foreign: no manifest can name it." for name in foreign),
+    ]
+
+
+def _staged(backend: LocalBackend) -> list[str]:
+    """Files that were written but never published."""
+    inside = [f"{SHARDS}/{name}" for name in backend.names(SHARDS)]
+    return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
+
+
+def _orphans(backend: LocalBackend, manifest: DatasetManifest) -> list[str]:
+    """Data files that got their final name, but whose shard was never committed or was committed with others.
+
+    Where a manifest is damaged or lost, its files are none: they are what the shard can be mended from.
+    """
+    orphans: list[str] = []
+    present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
+    named: dict[int, set[str] | None] = {}
+    for match in filter(None, map(_DATA.fullmatch, backend.names(SHARDS))):
+        index = int(match[1])
+        if index not in named:
+            named[index] = _named(backend, index) if index in present else None if index in listed else set()
+        names = named[index]
+        if names is not None and match[0] not in names:
+            orphans.append(f"{SHARDS}/{match[0]}")
+    return orphans
+
+
+def _named(backend: LocalBackend, index: int) -> set[str] | None:
+    try:
+        return {file.name for file in read_shard(backend, index).files}
+    except ShardDamaged:
+        return None

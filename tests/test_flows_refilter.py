@@ -1,0 +1,97 @@
+"""Other thresholds on the stored scores: verdicts as when generating, honest about what is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from flows_world import bad_candidates, load, run_all, small
+
+from flows.refilter import VERDICTS, parse_limit, refilter, write_verdicts
+from storage import CounterpoiseError, list_shards
+from storage.metadata import table
+from storage.verify import verify
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """clip_text: 0.3 where kept, 0.1 in the first candidate of a chef and in both of a weapon."""
+    folder = tmp_path_factory.mktemp("refilter") / "data"
+    spec = small()
+    run_all(folder, spec, load(bad_candidates(spec, {"chef_0000": 1, "weapon_0001": 2})))
+    return str(folder)
+
+
+def counts(dataset: str, **changes: float | int | None) -> dict[str, tuple[int, int, int, int]]:
+    found = refilter(dataset, changes)
+    return {name: (one.planned, one.then, one.now, one.again) for name, one in found.tallies.items()}
+
+
+def test_without_changes_now_is_then(dataset: str) -> None:
+    found = refilter(dataset, {})
+    assert found.changed == {}
+    assert found.again == []
+    assert {name: (one.then, one.now) for name, one in found.tallies.items()} == {
+        "chef": (2, 2),
+        "science": (2, 2),
+        "weapon": (1, 1),
+    }
+    assert [verdict for _, verdict, _ in found.verdicts] == ["accept"] * 5
+
+
+def test_a_lower_limit_shows_what_would_have_to_be_made_again(dataset: str) -> None:
+    found = refilter(dataset, {"clip_text": 0.05})
+    assert found.changed == {"clip_text": (0.2, 0.05)}
+    assert found.again == ["weapon_0001"], "chef_0000 is kept already, by its second candidate"
+    assert counts(dataset, clip_text=0.05)["weapon"] == (2, 1, 1, 1)
+
+
+def test_no_limit_is_the_lowest(dataset: str) -> None:
+    assert counts(dataset, clip_text=None) == counts(dataset, clip_text=-1.0)
+
+
+def test_a_higher_limit_rejects_with_its_reason(dataset: str) -> None:
+    found = refilter(dataset, {"clip_text": 0.35})
+    assert {(verdict, reason) for _, verdict, reason in found.verdicts} == {("reject", "clip_text")}
+    assert {one.now for one in found.tallies.values()} == {0}
+
+
+def test_the_stored_verdicts_follow_from_the_stored_scores(dataset: str) -> None:
+    kept = {row[0] for row in table(dataset).filter("kept").project("set_id").fetchall()}
+    assert {set_id for set_id, _, _ in refilter(dataset, {}).verdicts} == kept
+
+
+def test_the_verdicts_file_is_read_back(dataset: str) -> None:
+    path = write_verdicts(dataset, refilter(dataset, {"clip_base": 0.95}))
+    rows = pq.read_table(path).to_pylist()
+    assert path.endswith(VERDICTS)
+    assert len(rows) == 5
+    assert rows[0] == {"set_id": "chef_0000", "verdict": "reject", "reason": "clip_base"}
+    assert verify(dataset) == []
+
+
+def test_an_empty_dataset_has_no_verdicts(tmp_path: Path) -> None:
+    spec = small()
+    every = dict.fromkeys((f"{name}_{n:04d}" for name in ("chef", "science", "weapon") for n in (0, 1)), 2)
+    run_all(tmp_path / "data", spec, load(bad_candidates(spec, every)))
+    assert {record.tar for record in list_shards(tmp_path / "data")} == {None}
+    found = refilter(str(tmp_path / "data"), {"clip_text": 0.0})
+    assert (found.verdicts, len(found.again)) == ([], 6)
+    assert pq.read_table(write_verdicts(str(tmp_path / "data"), found)).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"), [("clip_text", "0.2", 0.2), ("faces", "1", 1), ("nsfw", "OFF", None)]
+)
+def test_limits_are_parsed(name: str, text: str, value: float | None) -> None:
+    found = parse_limit(name, text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("clip_text", "high"), ("clip_text", "nan"), ("faces", "1.5"), ("nsfw", "")]
+)
+def test_other_limits_are_refused(name: str, text: str) -> None:
+    with pytest.raises(CounterpoiseError, match=f"--{name.replace('_', '-')}: given '{text}', wanted a "):
+        parse_limit(name, text)

@@ -1,0 +1,157 @@
+"""The engine on a random SDXL of the real classes: sets, chunks, sameness, and folders that it must refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_sdxl import save_tiny
+
+from flows.settings import load_spec
+from generators.engine import SetRequest
+from generators.p2p.align import AlignmentError
+from generators.plan import Member, make_plan, members
+from generators.sdxl import SdxlEngine, _chunks
+from generators.spec import Edit, Sampler
+from generators.weights import ModelError
+
+SAMPLER = Sampler(steps=3, guidance=3.0, scheduler="ddim")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> SdxlEngine:
+    torch.set_num_threads(1)
+    return SdxlEngine(str(folder), device="cpu")
+
+
+def a_set(**changes: object) -> SetRequest:
+    spec = load_spec("demo")
+    return replace(SetRequest(tuple(members(spec, make_plan(spec)[0])), 5, SAMPLER, Edit()), **changes)  # type: ignore[arg-type]
+
+
+def arrays(images: list) -> np.ndarray:
+    return np.stack([np.asarray(image, dtype=np.int16) for image in images])
+
+
+def test_a_set_has_24_pictures_of_the_models_own_size(engine: SdxlEngine) -> None:
+    images = engine.generate(a_set())
+    assert len(images) == 24
+    assert {image.size for image in images} == {(64, 64)}
+    assert {image.mode for image in images} == {"RGB"}
+
+
+def test_the_same_request_gives_the_same_bytes_and_another_seed_others(engine: SdxlEngine) -> None:
+    first, again, other = (arrays(engine.generate(a_set(seed=seed))) for seed in (5, 5, 6))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_members_share_one_noise(engine: SdxlEngine) -> None:
+    twin = Member(0, {}, "A photo of a man", "A photo of a person", 0, "")
+    first, second = engine.generate(a_set(members=(twin, replace(twin, index=1, base=1))))
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+
+
+def test_edits_differ_from_their_base_and_from_plain_sampling(engine: SdxlEngine) -> None:
+    request = a_set()
+    edited, plain = (
+        arrays(engine.generate(request)),
+        arrays(engine.generate(replace(request, edit=Edit(p2p=False)))),
+    )
+    bases = [member.base == member.index for member in request.members]
+    assert np.array_equal(edited[bases], plain[bases]), "bases are sampled plainly"
+    for member in request.members:
+        if member.base != member.index:
+            assert not np.array_equal(edited[member.index], edited[member.base])
+            assert not np.array_equal(edited[member.index], plain[member.index])
+
+
+@pytest.mark.parametrize("chunk", [2, 6, 7])
+def test_chunks_give_the_same_pictures(engine: SdxlEngine, chunk: int) -> None:
+    whole = arrays(engine.generate(a_set()))
+    parts = arrays(engine.generate(a_set(sampler=replace(SAMPLER, chunk=chunk))))
+    assert np.abs(whole - parts).max() <= 1
+
+
+def test_chunks_hold_every_member_with_its_base_first() -> None:
+    bases = [0, 0, 0, 0, 4, 4, 4, 4]
+    for size in (None, 2, 3, 4, 5, 8):
+        pieces = _chunks(bases, size)
+        assert {row for piece in pieces for row in piece} == set(range(8))
+        for piece in pieces:
+            assert len(piece) <= (size or 8)
+            assert len(piece) == len(set(piece))
+            for row in piece:
+                assert piece.index(bases[row]) <= piece.index(row)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp", "model"])
+def test_every_scheduler_draws(engine: SdxlEngine, scheduler: str) -> None:
+    images = arrays(engine.generate(a_set(sampler=replace(SAMPLER, scheduler=scheduler))))
+    assert images.std() > 1
+
+
+def test_guidance_of_one_costs_no_empty_half_and_still_edits(engine: SdxlEngine) -> None:
+    images = arrays(engine.generate(a_set(sampler=replace(SAMPLER, guidance=1.0))))
+    assert not np.array_equal(images[0], images[1])
+
+
+def test_a_negative_prompt_changes_the_picture(engine: SdxlEngine) -> None:
+    plain, steered = (
+        arrays(engine.generate(a_set(sampler=replace(SAMPLER, negative_prompt=text))))
+        for text in ("", "blurred")
+    )
+    assert not np.array_equal(plain, steered)
+
+
+def test_the_unet_has_its_own_processors_back(engine: SdxlEngine) -> None:
+    before = dict(engine.pipe.unet.attn_processors)
+    engine.generate(a_set())
+    assert engine.pipe.unet.attn_processors == before
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_any_work(engine: SdxlEngine) -> None:
+    long = Member(0, {}, "A photo of a man " + "very " * 80 + "tired", "", 0, "")
+    with pytest.raises(AlignmentError, match="the text encoder takes 75"):
+        engine.check(a_set(members=(long,)))
+
+
+def test_replace_of_two_words_is_refused_before_any_work(engine: SdxlEngine) -> None:
+    with pytest.raises(AlignmentError, match="Middle Eastern"):
+        engine.check(a_set(edit=Edit(kind="replace")))
+
+
+def test_describe_says_which_weights_these_are(engine: SdxlEngine, folder: Path) -> None:
+    facts = engine.describe()
+    assert facts["id"] == str(folder)
+    assert len(str(facts["sha256"])) == 64
+    assert facts["licence"] == "unknown"
+
+
+def test_damaged_weights_are_one_line_not_a_traceback(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        SdxlEngine(str(copy))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_kind_of_pipeline_is_refused(folder: Path, tmp_path: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(
+        ModelError, match="it is a StableDiffusionPipeline, wanted a StableDiffusionXLPipeline"
+    ):
+        SdxlEngine(str(tmp_path))
