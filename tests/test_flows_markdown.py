@@ -128,5 +128,5 @@ def test_prefect_lives_where_make_ui_looks(monkeypatch: pytest.MonkeyPatch) -> N
     prepare_prefect()
     root = Path(__file__).resolve().parents[1]
     assert environment["PREFECT_HOME"] == str(prefect_home()) == str(root / "out" / "prefect")
-    assert "PREFECT_HOME=$(CURDIR)/out/prefect" in (root / "Makefile").read_text()
+    assert "PREFECT_HOME='$(CURDIR)/out/prefect'" in (root / "Makefile").read_text()
     assert environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "240"

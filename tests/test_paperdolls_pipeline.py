@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generators.paperdolls import autoencoder, diffusion
 from generators.paperdolls.autoencoder import patch_directions
-from generators.paperdolls.diffusion import Drawing, cached_latents
+from generators.paperdolls.diffusion import Drawing, cached_pictures
 from generators.paperdolls.training import generator_for
 
 
@@ -73,11 +73,8 @@ def test_the_noise_is_what_the_scheduler_of_the_folder_undoes(drawing: Drawing, 
     assert pipe.scheduler.config.prediction_type == "v_prediction"
 
 
-@pytest.mark.parametrize("min_snr", [False, True])
 @torch.no_grad()
-def test_the_loss_is_zero_for_who_knows_the_answer(
-    drawing: Drawing, monkeypatch: pytest.MonkeyPatch, min_snr: bool
-) -> None:
+def test_the_loss_is_zero_for_who_knows_the_answer(drawing: Drawing, monkeypatch: pytest.MonkeyPatch) -> None:
     """v is sqrt(a) noise - sqrt(1 - a) latents; whoever sees the noise too can tell it exactly."""
     latents = torch.randn(4, 16, 16, 16, generator=generator_for(0, "latents"))
     stream = generator_for(0, "loss")
@@ -90,17 +87,38 @@ def test_the_loss_is_zero_for_who_knows_the_answer(
         return type("Found", (), {"sample": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean})
 
     texts = ["A photo of a man"] * 4
-    assert drawing.loss(latents, texts, generator_for(0, "loss"), min_snr).item() > 0.1
+    weight = torch.ones(4, 1, 16, 16)
+    assert drawing.loss(latents, weight, texts, generator_for(0, "loss")).item() > 0.1
     monkeypatch.setattr(drawing, "unet", oracle)
-    assert drawing.loss(latents, texts, generator_for(0, "loss"), min_snr).item() < 1e-3
+    assert drawing.loss(latents, weight, texts, generator_for(0, "loss")).item() < 1e-3
+    latents[:, :, :8] += (
+        1  # the answer is now wrong in the upper half, so what counts is where the weight lies
+    )
+    lower, upper = torch.zeros(2, 4, 1, 16, 16)
+    lower[:, :, 8:], upper[:, :, :8] = 1, 1
+    assert drawing.loss(latents, lower, texts, generator_for(0, "loss")).item() < 1e-3
+    assert drawing.loss(latents, upper, texts, generator_for(0, "loss")).item() > 0.1
 
 
 def test_latents_are_cached_at_unit_variance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: tuple[Tensor, Tensor]
 ) -> None:
     monkeypatch.setattr(autoencoder, "patch_directions", lambda: code)
-    made = cached_latents(tmp_path, 66)
-    assert made.shape == (66, 16, 16, 16)
+    made, places = cached_pictures(tmp_path, 66)
+    assert made.shape == (66, 16, 16, 16) and places.shape == (66, 1, 16, 16)
     assert made.float().std().item() == pytest.approx(1, rel=0.15)
-    monkeypatch.setattr(diffusion, "build_autoencoder", lambda: pytest.fail("made again"))
-    assert torch.equal(cached_latents(tmp_path, 66), made)
+    share = places.float().mean(0)[0]
+    assert share[4:8, 6:10].mean() > 0.6, "faces show the attributes"
+    assert share[:, :2].mean() < 0.1, "the edge of the picture does not"
+    monkeypatch.setattr(diffusion, "render", lambda _: pytest.fail("made again"))
+    again = cached_pictures(tmp_path, 66)
+    assert torch.equal(again[0], made) and torch.equal(again[1], places)
+
+
+def test_another_drawing_is_not_taken_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: tuple[Tensor, Tensor]
+) -> None:
+    monkeypatch.setattr(autoencoder, "patch_directions", lambda: code)
+    made, _ = cached_pictures(tmp_path, 2)
+    monkeypatch.setattr(autoencoder, "patch_directions", lambda: (2 * code[0], code[1]))
+    assert not torch.equal(cached_pictures(tmp_path, 2)[0], made)

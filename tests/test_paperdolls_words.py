@@ -19,7 +19,6 @@ from generators.paperdolls.data import (
     Caption,
     caption,
     from_bytes,
-    halved,
     label_ids,
     masks,
     pixels,
@@ -252,13 +251,6 @@ def test_pixels_and_masks_are_those_of_the_pictures() -> None:
     )
     ends = from_bytes(torch.tensor([[[[0, 255, 51]]]], dtype=torch.uint8)).flatten()
     assert ends.tolist() == pytest.approx([-1, 1, -0.6])
-
-
-def test_halved_is_the_mean_of_two_by_two() -> None:
-    images = torch.arange(32.0).view(1, 2, 4, 4)
-    expected = [[2.5, 4.5], [10.5, 12.5]]
-    assert halved(images)[0, 0].tolist() == expected
-    assert (halved(images)[0, 1] - 16).tolist() == expected
 
 
 def test_label_ids_follow_the_classes() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from generators.prompts import TEMPLATES, fill
 from generators.spec import Axis
@@ -31,11 +30,6 @@ def from_bytes(images: Tensor) -> Tensor:
     return (
         images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
     )
-
-
-def halved(images: Tensor) -> Tensor:
-    """Return pictures (B, 3, H, W) at half their size."""
-    return functional.avg_pool2d(images, 2)
 
 
 def masks(images: Sequence[Rendered]) -> Tensor:

@@ -10,19 +10,19 @@ from __future__ import annotations
 from .canvas import Colour
 
 SKIN: dict[str, Colour] = {
-    "White": (247, 222, 208),
-    "Asian": (238, 212, 174),
-    "Latino": (212, 172, 124),
-    "Middle Eastern": (184, 138, 104),
-    "Indian": (140, 97, 66),
-    "Black": (84, 58, 47),
+    "White": (250, 232, 220),
+    "Asian": (234, 204, 166),
+    "Latino": (206, 164, 118),
+    "Middle Eastern": (172, 128, 94),
+    "Indian": (130, 90, 62),
+    "Black": (78, 54, 44),
 }
 
 HAIR: dict[str, tuple[Colour, ...]] = {
-    "White": ((201, 154, 75), (138, 75, 42), (124, 86, 52)),
+    "White": ((206, 160, 84), (168, 104, 58), (146, 104, 66)),
     "Asian": ((24, 22, 30),),
-    "Latino": ((66, 38, 24),),
-    "Middle Eastern": ((48, 30, 22),),
+    "Latino": ((90, 52, 30),),
+    "Middle Eastern": ((34, 24, 20),),
     "Indian": ((30, 20, 18),),
     "Black": ((20, 16, 15),),
 }
@@ -34,7 +34,9 @@ TEXTURE: dict[str, tuple[str, ...]] = {
     "Indian": ("straight", "wavy"),
     "Black": ("coily",),
 }
+#: Old people's hair: this grey, with a rest of the colour it had.
 GREY_HAIR: tuple[Colour, ...] = ((196, 197, 203), (222, 222, 226), (170, 171, 178))
+GREY_SHARE = 0.7
 EYES: tuple[Colour, ...] = ((60, 40, 28), (44, 30, 24), (72, 56, 38))
 
 COLOURS: dict[str, Colour] = {
@@ -57,8 +59,8 @@ WOOD: tuple[Colour, ...] = ((150, 106, 70), (122, 84, 58), (176, 134, 92), (104,
 SKIES: dict[str, Colour] = {"day": (150, 204, 236), "evening": (242, 164, 110), "night": (34, 42, 84)}
 TINTS: dict[str, tuple[float, float, float]] = {
     "day": (1.0, 1.0, 1.0),
-    "evening": (1.0, 0.965, 0.91),
-    "night": (0.90, 0.925, 0.985),
+    "evening": (1.0, 0.97, 0.93),
+    "night": (0.93, 0.945, 0.985),
 }
 INK: Colour = (40, 32, 32)
 PAPER: Colour = (250, 248, 240)

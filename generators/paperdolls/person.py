@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .canvas import Canvas, Colour, Point, mix, shade
-from .palettes import CLOTHES, EYES, GREY_HAIR, HAIR, INK, SKIN, TEXTURE
+from .palettes import CLOTHES, EYES, GREY_HAIR, GREY_SHARE, HAIR, INK, SKIN, TEXTURE
 from .world import Portrait
 
 Item = TypeVar("Item")
@@ -51,13 +51,15 @@ class Expression:
 def make_figure(portrait: Portrait) -> Figure:
     """Choose pose, scale, palette and clothes for `portrait`; twins differ in what their labels ask for alone."""
     pose, dress, head = (random.Random(f"{portrait.seed} {what}") for what in ("pose", "dress", "head"))
-    hair = GREY_HAIR if portrait.age == "old" else HAIR[portrait.race]
+    hair, grey = _pick(HAIR[portrait.race], head), _pick(GREY_HAIR, head)
+    if portrait.age == "old":
+        hair = mix(hair, grey, GREY_SHARE)
     return Figure(
         x=64 + pose.uniform(-5, 5),
         y=48 + pose.uniform(-3, 3),
         scale=pose.uniform(0.92, 1.08),
         skin=shade(SKIN[portrait.race], pose.uniform(0.97, 1.03)),
-        hair=shade(_pick(hair, head), head.uniform(0.92, 1.08)),
+        hair=shade(hair, head.uniform(0.92, 1.08)),
         texture=_pick(TEXTURE[portrait.race], head),
         shirt=shade(dress.choice(CLOTHES), dress.uniform(0.9, 1.1)),
         man=portrait.gender == "man",

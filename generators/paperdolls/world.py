@@ -13,6 +13,7 @@ from .palettes import COLOURS
 GENDERS = ("woman", "man")
 AGES = ("young", "old")
 RACES = ("White", "Black", "Indian", "Asian", "Middle Eastern", "Latino")
+ATTRIBUTES = ("gender", "age", "race")
 ACCESSORIES = ("none", "glasses", "headscarf")
 SCENES = ("park", "street", "beach", "library", "living room", "studio")
 TIMES = ("day", "evening", "night")
