@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,30 @@ def test_the_loss_is_zero_for_who_knows_the_answer(drawing: Drawing, monkeypatch
     assert drawing.loss(latents, weight, texts, generator_for(0, "loss")).item() > 0.1
     monkeypatch.setattr(drawing, "unet", oracle)
     assert drawing.loss(latents, weight, texts, generator_for(0, "loss")).item() < 1e-3
-    latents[:, :, :8] += (
-        1  # the answer is now wrong in the upper half, so what counts is where the weight lies
-    )
+
+
+@torch.no_grad()
+def test_the_loss_counts_where_the_weight_lies(drawing: Drawing, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents, texts = torch.zeros(4, 16, 16, 16), [""] * 4
+    monkeypatch.setattr(drawing, "unet", _half_right(drawing))
     lower, upper = torch.zeros(2, 4, 1, 16, 16)
     lower[:, :, 8:], upper[:, :, :8] = 1, 1
-    assert drawing.loss(latents, lower, texts, generator_for(0, "loss")).item() < 1e-3
-    assert drawing.loss(latents, upper, texts, generator_for(0, "loss")).item() > 0.1
+    found = [
+        drawing.loss(latents, weight, texts, generator_for(0, "loss")).item() for weight in (lower, upper)
+    ]
+    assert found[0] < 1e-3 and found[1] == pytest.approx(1, abs=1e-3)
+
+
+def _half_right(drawing: Drawing) -> Callable[..., object]:
+    """Return what predicts v of blank latents, and one too much in the upper half."""
+
+    def predict(noisy: Tensor, times: Tensor, *_: object, **__: object) -> object:
+        alpha = drawing.alphas[times].view(-1, 1, 1, 1)
+        v = alpha.sqrt() * noisy / (1 - alpha).sqrt()
+        v[:, :, :8] += 1
+        return type("Found", (), {"sample": v})
+
+    return predict
 
 
 def test_latents_are_cached_at_unit_variance(
