@@ -10,23 +10,33 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
     StableDiffusionXLPipeline,
 )
 from PIL import Image
 from torch import Tensor
 
+from .edits import SetEdits, chunks
 from .engine import SetRequest
-from .p2p.align import Alignment, Words, align, split_words
-from .p2p.attention import Control, attention_edit
-from .p2p.plan import EditPlan, StepPlan, make_plan
+from .p2p.install import attention_edit
+from .p2p.sampling import Conditions, Sampling
+from .plan import derive_seed
 from .spec import Sampler
 from .weights import ModelError, describe, model_folder
 
-_SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpmpp": DPMSolverMultistepScheduler}
+_SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "dpmpp": DPMSolverMultistepScheduler,
+    "lcm": LCMScheduler,
+}
 #: Latents are unbounded, so DDIM must not clip them; DPM++ must not draw noise of its own.
 _FIXED: dict[str, dict[str, Any]] = {
     "ddim": {"clip_sample": False},
+    "lcm": {"clip_sample": False},
     "dpmpp": {"algorithm_type": "dpmsolver++"},
 }
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -59,7 +69,8 @@ class SdxlEngine:
 
     def check(self, request: SetRequest) -> None:
         """Align every edit of a request without computing anything; see `Engine.check`."""
-        self._alignments(request)
+        edits = self.edits(request)
+        edits.blend([0], 1, False, self._levels(request.sampler), "cpu")
         own = type(self.pipe.scheduler)
         if request.sampler.scheduler == "model" and own not in _SCHEDULERS.values():
             raise ModelError(
@@ -70,85 +81,43 @@ class SdxlEngine:
     def generate(self, request: SetRequest) -> list[Image.Image]:
         """Denoise the members from one noise, the edits following their bases; one RGB picture per member."""
         try:
-            return self._generate(request)
+            return self._decode(self.latents(request))
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"out of memory on {self.device} with {len(request.members)} members in chunks of "
                 f"{request.sampler.chunk or 'all'}: lower sampler.chunk or the picture size, or take dtype float16"
             ) from error
 
-    def _generate(self, request: SetRequest) -> list[Image.Image]:
-        alignments = self._alignments(request)
-        latents: dict[int, Tensor] = {}
+    def latents(self, request: SetRequest) -> Tensor:
+        """Return the members' final latents (R, C, h, w)."""
+        edits = self.edits(request)
+        found: dict[int, Tensor] = {}
         with torch.inference_mode(), attention_edit(self.pipe.unet) as control:
-            for rows in _chunks([member.base for member in request.members], request.sampler.chunk):
-                made = self._denoise(request, rows, alignments, control)
-                latents.update({row: made[k] for k, row in enumerate(rows) if row not in latents})
-        return self._decode(torch.stack([latents[row] for row in range(len(request.members))]))
+            for rows in chunks([member.base for member in request.members], request.sampler.chunk):
+                sampling = self._begin(request, rows, edits)
+                sampling.advance(control, sampling.steps)
+                found.update({row: sampling.latents[k] for k, row in enumerate(rows) if row not in found})
+        return torch.stack([found[row] for row in range(len(request.members))])
 
-    def _alignments(self, request: SetRequest) -> list[Alignment | None]:
-        words = {prompt: self._words(prompt) for prompt in request.prompts}
-        members, edit = request.members, request.edit
-        return [
-            None
-            if member.base == member.index or not edit.p2p
-            else align(
-                words[members[member.base].prompt], words[member.prompt], edit.kind, edit.cross_replace
-            )
-            for member in members
-        ]
+    def edits(self, request: SetRequest) -> SetEdits:
+        """Align every edit of a request; see `Engine.check`."""
+        return SetEdits.of(request, self.pipe.tokenizer)
 
-    def _words(self, prompt: str) -> Words:
-        tokenizer = self.pipe.tokenizer
-        return split_words(
-            prompt,
-            lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids,
-            tokenizer.model_max_length,
-        )
-
-    def _denoise(
-        self,
-        request: SetRequest,
-        rows: Sequence[int],
-        alignments: Sequence[Alignment | None],
-        control: Control,
-    ) -> Tensor:
-        """Run the loop for some members, whose bases come first; returns latents (rows, C, h, w)."""
+    def _begin(self, request: SetRequest, rows: Sequence[int], edits: SetEdits) -> Sampling:
+        """Prepare the loop for some members, whose bases come first."""
         sampler = request.sampler
         scheduler = _scheduler(self.pipe.scheduler, sampler.scheduler)
         scheduler.set_timesteps(sampler.steps, device=self.device)
         tokens, pooled, guided = self._embed([request.prompts[row] for row in rows], sampler)
-        plan = self._plan(request, rows, alignments, len(scheduler.timesteps))
         height, width = self._size(sampler)
         ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=tokens.dtype, device=self.device)
-        latents = self._noise(request.seed, height, width, len(rows)) * scheduler.init_noise_sigma
-        halves = 2 if guided else 1
-        for index, time in enumerate(scheduler.timesteps):
-            step = plan.at(index) if request.edit.p2p else None
-            control.step = step
-            given = scheduler.scale_model_input(torch.cat([latents] * halves), time).to(self.dtype)
-            condition = {
-                "text_embeds": _pooled_at(step, pooled),
-                "time_ids": ids.expand(len(given), -1),
-            }
-            found = self.pipe.unet(given, time, tokens, added_cond_kwargs=condition, return_dict=False)[
-                0
-            ].float()
-            if guided:
-                empty, asked = found.chunk(2)
-                found = empty + sampler.guidance * (asked - empty)
-            latents = scheduler.step(found, time, latents, return_dict=False)[0]
-        control.step = None
-        return latents
-
-    def _plan(
-        self, request: SetRequest, rows: Sequence[int], alignments: Sequence[Alignment | None], steps: int
-    ) -> EditPlan:
-        place = {row: k for k, row in enumerate(rows)}
-        bases = [place[request.members[row].base] if alignments[row] else place[row] for row in rows]
-        pooled = request.edit.cross_replace.get("edited", 0.0)
-        plan = make_plan(bases, [alignments[row] for row in rows], request.edit.self_replace, pooled, steps)
-        return plan.to(self.device)
+        noise = self._noise(request.seed, height, width, len(rows))
+        steps = len(scheduler.timesteps)
+        plan = edits.plan(rows, steps, guided) if request.edit.p2p else None
+        blend = edits.blend(rows, steps, guided, self._levels(request.sampler), self.device) if plan else None
+        conditions = Conditions(tokens, pooled, ids, sampler.guidance)
+        own_noise = derive_seed(request.seed, "sampler")
+        return Sampling(self.pipe.unet, scheduler, noise, conditions, plan, own_noise, blend)
 
     def _embed(self, prompts: list[str], sampler: Sampler) -> tuple[Tensor, Tensor, bool]:
         """Return token features (halves x rows, T, C), pooled features, and whether guidance is on."""
@@ -165,12 +134,26 @@ class SdxlEngine:
         own = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
         return sampler.height or own, sampler.width or own
 
+    def _levels(self, sampler: Sampler) -> list[tuple[int, int]]:
+        """Return height and width of every level of the UNet with cross-attention; the last level always has it."""
+        height, width = (side // self.pipe.vae_scale_factor for side in self._size(sampler))
+        kinds = self.pipe.unet.config.down_block_types
+        return [
+            (-(-height // 2**k), -(-width // 2**k))
+            for k, kind in enumerate(kinds)
+            if "CrossAttn" in kind or k == len(kinds) - 1
+        ]
+
     def _noise(self, seed: int, height: int, width: int, rows: int) -> Tensor:
         """Return one noise (1, C, h, w), drawn on the CPU so that devices agree, for every row alike."""
         scale = self.pipe.vae_scale_factor
         shape = (1, self.pipe.unet.config.in_channels, height // scale, width // scale)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
-        return noise.to(self.device).expand(rows, -1, -1, -1).clone()
+        return (
+            noise.to(self.device, torch.promote_types(self.dtype, torch.float32))
+            .expand(rows, -1, -1, -1)
+            .clone()
+        )
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
         """Decode latents one by one, so that a picture does not depend on its neighbours; RGB pictures."""
@@ -212,13 +195,6 @@ def _scheduler(own: Any, name: str) -> Any:
     return _SCHEDULERS[name].from_config(own.config, **_FIXED.get(name, {}))
 
 
-def _pooled_at(step: StepPlan | None, pooled: Tensor) -> Tensor:
-    """Return pooled features with every row's replaced by its base's while the plan says so."""
-    if step is None or not step.follow_pooled:
-        return pooled
-    return torch.cat([half[step.base] for half in pooled.split(len(step.base))])
-
-
 def _unscaled(vae: Any, latents: Tensor) -> Tensor:
     """Undo the scaling of the latents (and the shift, for autoencoders that have one)."""
     mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
@@ -227,25 +203,3 @@ def _unscaled(vae: Any, latents: Tensor) -> Tensor:
         shift, spread = (torch.tensor(part, device=latents.device).view(shape) for part in (mean, std))
         return latents * spread / vae.config.scaling_factor + shift
     return latents / vae.config.scaling_factor
-
-
-def _chunks(bases: Sequence[int], size: int | None) -> list[list[int]]:
-    """Cut the members into UNet calls of at most `size` rows, each edit beside its base, which comes first."""
-    families: dict[int, list[int]] = {}
-    for row, base in enumerate(bases):
-        families.setdefault(base, [])
-        if row != base:
-            families[base].append(row)
-    room = max(2, size or len(bases))  # a base and one edit at least
-    pieces = [
-        [base, *edits[start : start + room - 1]]
-        for base, edits in families.items()
-        for start in range(0, max(1, len(edits)), room - 1)
-    ]
-    packed: list[list[int]] = []
-    for piece in pieces:
-        if packed and len(packed[-1]) + len(piece) <= room and piece[0] not in packed[-1]:
-            packed[-1].extend(piece)
-        else:
-            packed.append(list(piece))
-    return packed

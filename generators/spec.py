@@ -10,7 +10,8 @@ from storage.errors import CounterpoiseError
 
 EditKind = Literal["auto", "replace", "refine"]
 SplitName = Literal["train", "validation", "test"]
-Scheduler = Literal["ddim", "euler", "dpmpp", "model"]
+Scheduler = Literal["ddim", "euler", "euler_ancestral", "dpmpp", "lcm", "model"]
+Halves = Literal["conditional", "both"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
@@ -66,13 +67,37 @@ def default_cross_replace() -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalBlend:
+    """Outside the region of ``words`` an edit keeps its base's latents.
+
+    ``words`` are "edited", an axis (its value in each prompt) or words of every prompt; the region is where their attention
+    exceeds ``threshold`` of its peak, from the share ``start`` of the steps on; ``resolution`` is the side of the attention
+    layers that count, None the finest of at most 32.
+    """
+
+    words: tuple[str, ...] = ("edited",)
+    threshold: float = 0.3
+    start: float = 0.2
+    resolution: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
-    """How members are edited from their base; shares are of the denoising steps, from the start."""
+    """How members are edited from their base; shares are of the denoising steps, from the start.
+
+    ``reweight`` strengthens (or weakens) what a word's attention takes over from the base; ``self_resolution`` is the
+    largest side of layers with self-attention injection, None all; ``halves`` says whether the unconditional half follows
+    too.
+    """
 
     kind: EditKind = "auto"
     cross_replace: Mapping[str, float] = field(default_factory=default_cross_replace)
     self_replace: float = 0.4
     p2p: bool = True
+    reweight: Mapping[str, float] = field(default_factory=dict)
+    self_resolution: int | None = None
+    halves: Halves = "both"
+    local_blend: LocalBlend | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The processors against explicit attention maps, written from the paper's equations."""
+"""The processors: installed and given back, refused layers, masks, dtypes, slicing, compilation, threads, adapters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from tiny_sdxl import tiny_pipeline
 from torch import Tensor, nn
 
+from generators.p2p import formulas
 from generators.p2p.align import align, split_words
-from generators.p2p.attention import Control, attention_edit
-from generators.p2p.plan import EditPlan, StepPlan, make_plan
+from generators.p2p.attention import Control, FollowBase
+from generators.p2p.install import attention_edit
+from generators.p2p.plan import EditPlan, StepPlan, make_plan, with_empty_half
 from storage.errors import CounterpoiseError
 
 PROMPTS = [
@@ -25,48 +28,13 @@ PROMPTS = [
 BASES = [0, 0, 0, 3]
 
 
-class ExplicitMaps:
-    """Prompt-to-prompt with every map built: A_e = alpha (A_b M) + (1 - alpha) A_e; self-attention takes A_b."""
-
-    def __init__(self, control: Control) -> None:
-        self.control = control
-
-    def __call__(
-        self, attn: Attention, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
-    ) -> Tensor:
-        context = hidden if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            attn.head_to_batch_dim(part)
-            for part in (attn.to_q(hidden), attn.to_k(context), attn.to_v(context))
-        )
-        maps = (query @ key.transpose(1, 2) * attn.scale).softmax(-1)
-        maps = maps.unflatten(0, (len(hidden), attn.heads))
-        step = self.control.step
-        if step is not None:
-            maps = _edited(maps, step, encoder_hidden_states is None)
-        mixed = attn.batch_to_head_dim(maps.flatten(0, 1) @ value)
-        return attn.to_out[0](mixed)
-
-
-def _edited(maps: Tensor, step: StepPlan, is_self: bool) -> Tensor:
-    half, maps = len(step.base), maps.clone()
-    for row, base in enumerate(step.base.tolist()):
-        if is_self and step.follow_self:
-            for start in range(0, len(maps), half):
-                maps[start + row] = maps[start + base]
-        elif not is_self:
-            last, alpha = len(maps) - half, step.alpha[row]
-            maps[last + row] = alpha * (maps[last + base] @ step.mapper[row]) + (1 - alpha) * maps[last + row]
-    return maps
-
-
 @pytest.fixture(scope="module")
-def pipe() -> object:
+def pipe() -> StableDiffusionXLPipeline:
     return tiny_pipeline()
 
 
 @pytest.fixture(scope="module")
-def plan(pipe) -> EditPlan:
+def plan(pipe: StableDiffusionXLPipeline) -> EditPlan:
     def words(prompt: str):
         return split_words(prompt, lambda text: pipe.tokenizer(text, add_special_tokens=False).input_ids)
 
@@ -75,70 +43,139 @@ def plan(pipe) -> EditPlan:
         None if base == row else align(words(PROMPTS[base]), words(PROMPTS[row]), "auto", shares)
         for row, base in enumerate(BASES)
     ]
-    return make_plan(BASES, pairs, self_share=0.4, pooled_share=0.4, steps=10)
+    return with_empty_half(make_plan(BASES, pairs, self_share=0.4, pooled_share=0.4, steps=10), "both", 0.8)
 
 
-def inputs(pipe, guided: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    tokens, empty, pooled, pooled_empty = pipe.encode_prompt(PROMPTS, do_classifier_free_guidance=True)
-    halves = 2 if guided else 1
-    tokens = torch.cat([empty, tokens]) if guided else tokens
-    pooled = torch.cat([pooled_empty, pooled]) if guided else pooled
-    noise = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(1)).repeat(
-        4 * halves, 1, 1, 1
-    )
+@torch.no_grad()
+def inputs(pipe: StableDiffusionXLPipeline) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    asked, empty, pooled, pooled_empty = pipe.encode_prompt(PROMPTS, do_classifier_free_guidance=True)
+    noise = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(1)).repeat(8, 1, 1, 1)
     noise = noise + 0.05 * torch.randn(noise.shape, generator=torch.Generator().manual_seed(2))
-    ids = torch.tensor([[64, 64, 0, 0, 64, 64]]).repeat(4 * halves, 1)
-    return noise, tokens, {"text_embeds": pooled, "time_ids": ids}
+    ids = torch.tensor([[64, 64, 0, 0, 64, 64]]).repeat(8, 1)
+    condition = {"text_embeds": torch.cat([pooled_empty, pooled]), "time_ids": ids}
+    return noise, torch.cat([empty, asked]), condition
 
 
 def run(unet: nn.Module, given: tuple[Tensor, Tensor, dict[str, Tensor]]) -> Tensor:
+    dtype = next(unet.parameters()).dtype
+    noise, tokens, condition = given[0].to(dtype), given[1].to(dtype), given[2]
     with torch.no_grad():
-        return unet(given[0], 500, given[1], added_cond_kwargs=given[2]).sample
+        return unet(noise, 500, tokens, added_cond_kwargs=condition, return_dict=False)[0]
 
 
-@pytest.mark.parametrize("guided", [True, False])
-@pytest.mark.parametrize("step", [0, 4, 8])
-def test_the_values_trick_equals_explicit_maps(pipe, plan: EditPlan, step: int, guided: bool) -> None:
-    given = inputs(pipe, guided)
-    plain = run(pipe.unet, given)
+def edited(pipe: StableDiffusionXLPipeline, step: StepPlan | None) -> Tensor:
     with attention_edit(pipe.unet) as control:
-        control.step = plan.at(step)
-        ours = run(pipe.unet, given)
-        for layer in _layers(pipe.unet):
-            layer.processor = ExplicitMaps(control)
-        explicit = run(pipe.unet, given)
-    assert (ours - explicit).abs().max() < 1e-5
+        control.step = step
+        return run(pipe.unet, inputs(pipe))
+
+
+@pytest.mark.parametrize("step", [0, 4, 8])
+def test_edits_follow_only_while_the_plan_holds(pipe, plan: EditPlan, step: int) -> None:
+    ours, plain = edited(pipe, plan.at(step)), run(pipe.unet, inputs(pipe))
+    alike = (ours - plain).abs().amax((1, 2, 3))
+    assert alike[[0, 3, 4, 7]].max() < 1e-5, "bases are sampled plainly"
     if step == 8:
-        assert torch.allclose(ours, plain, atol=1e-5)
+        assert alike.max() < 1e-5
     else:
-        assert (ours - plain)[-3:-1].abs().max() > 1e-3, (
-            "edits must differ from plain sampling while the plan holds"
-        )
-    assert torch.allclose(ours[-1], plain[-1], atol=1e-5), "a base is sampled plainly"
-
-
-def test_ten_steps_end_at_the_same_latents(pipe, plan: EditPlan) -> None:
-    def sample(explicit: bool) -> Tensor:
-        noise, tokens, condition = inputs(pipe, guided=False)
-        pipe.scheduler.set_timesteps(10)
-        with attention_edit(pipe.unet) as control, torch.no_grad():
-            if explicit:
-                for layer in _layers(pipe.unet):
-                    layer.processor = ExplicitMaps(control)
-            for index, time in enumerate(pipe.scheduler.timesteps):
-                control.step = plan.at(index)
-                found = pipe.unet(noise, time, tokens, added_cond_kwargs=condition).sample
-                noise = pipe.scheduler.step(found, time, noise).prev_sample
-        return noise
-
-    assert (sample(True) - sample(False)).abs().max() < 1e-4
+        assert alike[[5, 6]].min() > 3e-4
 
 
 def test_without_a_step_the_processors_are_plain_attention(pipe) -> None:
-    given = inputs(pipe, guided=True)
-    plain = run(pipe.unet, given)
-    with attention_edit(pipe.unet):
-        assert torch.allclose(run(pipe.unet, given), plain, atol=1e-5)
+    assert torch.allclose(edited(pipe, None), run(pipe.unet, inputs(pipe)), atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [64, 4096 + 7])
+def test_one_softmax_is_the_same_attention_for_every_value(
+    pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(3, n, 8, generator=draw) for n in (pixels, 50))
+    values = [torch.randn(3, 50, 8 + k, generator=draw) for k in range(4)]
+    mask = torch.zeros(1, 1, 50)
+    mask[..., 30:] = -1e4
+    monkeypatch.setattr(formulas, "BUDGET", 64 * 150)
+    for limit in (None, mask):
+        found = formulas.one_softmax(query, key, values, limit)
+        for one, value in zip(found, values, strict=True):
+            maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
+            assert torch.allclose(one, maps @ value, atol=1e-5)
+
+
+def test_masks_the_first_term_takes_the_bases_and_the_second_the_edits() -> None:
+    torch.manual_seed(0)
+    layer = Attention(query_dim=8, cross_attention_dim=8, heads=2, dim_head=4)
+    hidden, context = torch.randn(2, 5, 8), torch.randn(2, 3, 8)
+    mask = torch.zeros(2, 1, 3)
+    mask[0, 0, 2], mask[1, 0, 0] = -1e4, -1e4
+    alpha = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]])
+    step = StepPlan((0, 0), (0, 0), False, None, torch.diag_embed(alpha), 1 - alpha, (0, 1), True)
+    control = Control()
+    control.step = step
+    with torch.no_grad():
+        ours = FollowBase(control, is_cross=True)(layer, hidden, context, mask)
+        query, key, value = (
+            part.unflatten(-1, (2, 4)).transpose(1, 2)
+            for part in (layer.to_q(hidden), layer.to_k(context), layer.to_v(context))
+        )
+        maps = (query @ key.transpose(-1, -2) / 2 + mask[:, None]).softmax(-1)
+        wanted = alpha[1] * maps[0] + (1 - alpha[1]) * maps[1]
+        out = torch.stack([maps[0] @ value[0], wanted @ value[1]]).transpose(1, 2).flatten(2)
+        assert torch.allclose(ours, layer.to_out[0](out), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_float32(plan: EditPlan, dtype: torch.dtype) -> None:
+    exact = edited(tiny_pipeline(), plan.at(0))
+    pipe = tiny_pipeline()
+    noise, tokens, condition = inputs(pipe)
+    pipe.unet.to(dtype)
+    with attention_edit(pipe.unet) as control:
+        control.step = plan.at(0)
+        found = run(pipe.unet, (noise, tokens, {name: value.to(dtype) for name, value in condition.items()}))
+    assert found.dtype == dtype
+    assert (found.float() - exact).abs().mean() < 0.03 * exact.abs().mean()
+
+
+def test_no_graph_break_in_the_processors(pipe, plan: EditPlan) -> None:
+    torch._dynamo.reset()
+    wanted = [edited(pipe, plan.at(step)) for step in (0, 5, 9)]
+    given = inputs(pipe)
+    with attention_edit(pipe.unet) as control:
+        compiled = torch.compile(pipe.unet, fullgraph=True, backend="eager")
+        for step, expected in zip((0, 5, 9), wanted, strict=True):
+            control.step = plan.at(step)
+            assert torch.allclose(run_compiled(compiled, pipe, given), expected, atol=1e-5)
+    torch._dynamo.reset()
+
+
+def run_compiled(compiled, pipe, given: tuple[Tensor, Tensor, dict[str, Tensor]]) -> Tensor:
+    with torch.no_grad():
+        return compiled(given[0], 500, given[1], added_cond_kwargs=given[2], return_dict=False)[0]
+
+
+def test_an_adapter_that_is_loaded_is_part_of_the_model(plan: EditPlan) -> None:
+    peft = pytest.importorskip("peft")
+    pipe = tiny_pipeline()
+    before = edited(pipe, plan.at(0))
+    torch.manual_seed(3)
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    with_adapter = edited(pipe, plan.at(0))
+    assert (with_adapter - before).abs().max() > 1e-3
+    assert (with_adapter[[5, 6]] - run(pipe.unet, inputs(pipe))[[5, 6]]).abs().max() > 1e-3
+    pipe.unet.delete_adapters("default")
+    assert torch.allclose(edited(pipe, plan.at(0)), before, atol=1e-5)
+
+
+def test_slicing_gives_the_same_and_is_given_back(plan: EditPlan) -> None:
+    pipe = tiny_pipeline()
+    whole = edited(pipe, plan.at(0))
+    pipe.enable_attention_slicing(1)
+    pipe.vae.enable_slicing()
+    pipe.vae.enable_tiling()
+    own = dict(pipe.unet.attn_processors)
+    assert torch.allclose(edited(pipe, plan.at(0)), whole, atol=1e-5)
+    assert pipe.unet.attn_processors == own
+    assert {type(one).__name__ for one in own.values()} == {"SlicedAttnProcessor"}
 
 
 def test_processors_are_given_back_also_after_an_error(pipe) -> None:
@@ -162,13 +199,25 @@ def test_foreign_processors_are_refused_with_the_name_of_their_layer(pipe) -> No
         layer.processor = own
 
 
+@pytest.mark.parametrize("what", ["fused projections", "added_kv_proj_dim", "norm_q"])
+def test_unusual_layers_are_refused_by_name(what: str) -> None:
+    pipe = tiny_pipeline()
+    name, layer = next((n, m) for n, m in pipe.unet.named_modules() if isinstance(m, Attention))
+    if what == "fused projections":
+        layer.fuse_projections()
+    else:
+        setattr(layer, what, nn.Identity())
+    with pytest.raises(CounterpoiseError, match=f"{name}.*{what}"), attention_edit(pipe.unet):
+        pass
+
+
 def test_two_pipelines_in_two_threads_do_not_disturb_each_other(plan: EditPlan) -> None:
     pipes = [tiny_pipeline(0), tiny_pipeline(0)]
     results: list[list[Tensor]] = [[], []]
     barrier = threading.Barrier(2)
 
     def work(k: int, step: int) -> None:
-        given = inputs(pipes[k], guided=True)
+        given = inputs(pipes[k])
         with attention_edit(pipes[k].unet) as control:
             barrier.wait()
             for _ in range(3):
@@ -181,9 +230,7 @@ def test_two_pipelines_in_two_threads_do_not_disturb_each_other(plan: EditPlan) 
     for thread in threads:
         thread.join()
     for k, step in ((0, 0), (1, 9)):
-        with attention_edit(pipes[k].unet) as control:
-            control.step = plan.at(step)
-            alone = run(pipes[k].unet, inputs(pipes[k], guided=True))
+        alone = edited(pipes[k], plan.at(step))
         assert len(results[k]) == 3
         assert all(torch.equal(found, alone) for found in results[k])
 

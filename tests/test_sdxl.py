@@ -12,10 +12,11 @@ import torch
 from tiny_sdxl import save_tiny
 
 from flows.settings import load_spec
+from generators.edits import chunks
 from generators.engine import SetRequest
 from generators.p2p.align import AlignmentError
 from generators.plan import Member, make_plan, members
-from generators.sdxl import SdxlEngine, _chunks
+from generators.sdxl import SdxlEngine
 from generators.spec import Edit, Sampler
 from generators.weights import ModelError
 
@@ -55,10 +56,14 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_others(engine: S
     assert not np.array_equal(first, other)
 
 
-def test_members_share_one_noise(engine: SdxlEngine) -> None:
+@pytest.mark.parametrize("scheduler", ["ddim", "euler_ancestral", "lcm"])
+def test_members_share_one_noise_whatever_the_chunks(engine: SdxlEngine, scheduler: str) -> None:
     twin = Member(0, {}, "A photo of a man", "A photo of a person", 0, "")
-    first, second = engine.generate(a_set(members=(twin, replace(twin, index=1, base=1))))
-    assert np.array_equal(np.asarray(first), np.asarray(second))
+    for chunk in (None, 2):
+        sampler = replace(SAMPLER, scheduler=scheduler, chunk=chunk)
+        twins = tuple(replace(twin, index=k, base=k) for k in range(3))
+        made = arrays(engine.generate(a_set(members=twins, sampler=sampler)))
+        assert np.abs(made - made[0]).max() <= 1
 
 
 def test_edits_differ_from_their_base_and_from_plain_sampling(engine: SdxlEngine) -> None:
@@ -85,7 +90,7 @@ def test_chunks_give_the_same_pictures(engine: SdxlEngine, chunk: int) -> None:
 def test_chunks_hold_every_member_with_its_base_first() -> None:
     bases = [0, 0, 0, 0, 4, 4, 4, 4]
     for size in (None, 2, 3, 4, 5, 8):
-        pieces = _chunks(bases, size)
+        pieces = chunks(bases, size)
         assert {row for piece in pieces for row in piece} == set(range(8))
         for piece in pieces:
             assert len(piece) <= (size or 8)
@@ -94,7 +99,7 @@ def test_chunks_hold_every_member_with_its_base_first() -> None:
                 assert piece.index(bases[row]) <= piece.index(row)
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpmpp", "model"])
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "euler_ancestral", "dpmpp", "lcm", "model"])
 def test_every_scheduler_draws(engine: SdxlEngine, scheduler: str) -> None:
     images = arrays(engine.generate(a_set(sampler=replace(SAMPLER, scheduler=scheduler))))
     assert images.std() > 1

@@ -42,11 +42,13 @@ class Alignment:
     Attributes:
         mapper: (T, T) float32, see the notation above; the columns of tokens that follow nothing are zero.
         share: (T,) float32, the share of the denoising steps for which edited token j follows its base.
+        scale: (T,) float32, the equalizer (Hertz et al. 2022, section 3.2, attention re-weighting) of each edited token.
         edited: token positions of the words that differ.
     """
 
     mapper: NDArray[np.float32]
     share: NDArray[np.float32]
+    scale: NDArray[np.float32]
     edited: tuple[int, ...]
 
 
@@ -80,7 +82,12 @@ def split_words(prompt: str, encode: Encode, length: int = 77) -> Words:
 
 
 def align(
-    base: Words, edit: Words, kind: Kind, cross_replace: Mapping[str, float], length: int = 77
+    base: Words,
+    edit: Words,
+    kind: Kind,
+    cross_replace: Mapping[str, float],
+    length: int = 77,
+    reweight: Mapping[str, float] | None = None,
 ) -> Alignment:
     """Align an edited prompt with its base.
 
@@ -94,6 +101,7 @@ def align(
         kind: see above.
         cross_replace: share of the steps for which a word follows: "default", "edited", or a word of the prompt.
         length: T.
+        reweight: factor on the injected map of "edited" or of a word of the edited prompt; 1 for the others.
 
     Raises:
         AlignmentError: replace was asked for and more or fewer than one word differs on either side.
@@ -115,8 +123,9 @@ def align(
         if tag != "equal":
             edited.extend(token for j in range(j0, j1) for token in range(*edit.spans[j]))
     _map_ends(mapper, base.end, edit.end)
-    share = _shares(edit, edited, cross_replace, length)
-    return Alignment(mapper, np.where(mapper.sum(0) > 0, share, 0).astype(np.float32), tuple(edited))
+    share = by_word(edit, edited, cross_replace, 1.0, length)
+    share = np.where(mapper.sum(0) > 0, share, 0).astype(np.float32)
+    return Alignment(mapper, share, by_word(edit, edited, reweight or {}, 1.0, length), tuple(edited))
 
 
 def _comparable(words: Words) -> list[str]:
@@ -158,15 +167,34 @@ def _map_ends(mapper: NDArray[np.float32], base_end: int, edit_end: int) -> None
         mapper[min(j - edit_end + base_end, last), j] = 1
 
 
-def _shares(
-    edit: Words, edited: list[int], cross_replace: Mapping[str, float], length: int
+def by_word(
+    words: Words, edited: Sequence[int], given: Mapping[str, float], default: float, length: int
 ) -> NDArray[np.float32]:
-    share = np.full(length, cross_replace.get("default", 1.0), np.float32)
-    share[edited] = cross_replace.get("edited", share[0])
-    for word, span in zip(_comparable(edit), edit.spans, strict=True):
-        named = {
-            name.lower(): value for name, value in cross_replace.items() if name not in ("default", "edited")
-        }
+    """Spread numbers given by word over tokens: "default", then "edited", then single words, each over the one before.
+
+    Args:
+        words: of the prompt.
+        edited: token positions of the words that differ.
+        given: numbers by word.
+        default: for tokens that none names.
+        length: T.
+
+    Returns:
+        (T,) float32.
+    """
+    found = np.full(length, given.get("default", default), np.float32)
+    found[list(edited)] = given.get("edited", found[0])
+    named = {name.lower(): value for name, value in given.items() if name not in ("default", "edited")}
+    for word, span in zip(_comparable(words), words.spans, strict=True):
         if word in named:
-            share[span[0] : span[1]] = named[word]
-    return share
+            found[span[0] : span[1]] = named[word]
+    return found
+
+
+def word_tokens(words: Words, phrase: str) -> list[int]:
+    """Return the token positions of every place in a prompt where the words of `phrase` stand in a row."""
+    asked, have = re.findall(r"[\w'-]+|[^\w\s]", phrase.lower()), [word.lower() for word in words.words]
+    starts = [k for k in range(len(have) - len(asked) + 1) if asked and have[k : k + len(asked)] == asked]
+    return sorted(
+        {token for k in starts for span in words.spans[k : k + len(asked)] for token in range(*span)}
+    )

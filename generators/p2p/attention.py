@@ -1,39 +1,45 @@
-"""Attention processors that follow an edit plan, without ever building an attention map.
+"""Attention processors that follow an edit plan.
 
-Every controller of prompt-to-prompt is linear in the attention map, so it can be moved to the values, and fused
-attention stays usable. With Q, K, V of the row's base b or of the edited row e, M the mapper and alpha its schedule:
+With Q, K, V of the base b or of its edit e, M the mapper, alpha the schedule and c the equalizer (see `formulas`):
 
     self-attention:   out_e = attn(Q_b, K_b, V_e)
-    cross-attention:  out_e = attn(Q_b, K_b, M diag(alpha) V_e) + attn(Q_e, K_e, diag(1 - alpha) V_e)
+    cross-attention:  out_e = attn(Q_b, K_b, M diag(c alpha) V_e) + attn(Q_e, K_e, diag(1 - alpha) V_e)
+
+What a formula does not need is not computed: no queries and keys of rows that only follow, no second term where alpha is 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-from torch import Tensor, nn
-from torch.nn import functional
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
 
-from storage.errors import CounterpoiseError
-
+from .blend import WordMaps
+from .formulas import injected_values, kept_values, one_softmax, plain
 from .plan import StepPlan
 
 
 class Control:
-    """Tells the processors what holds now; None means plain attention."""
+    """Tells the processors of one UNet what holds now.
+
+    Attributes:
+        step: the plan of the present step; None is plain attention.
+        maps: collects the word maps of a local blend, where there is one.
+    """
 
     def __init__(self) -> None:
         self.step: StepPlan | None = None
+        self.maps: WordMaps | None = None
 
 
 class FollowBase:
-    """A diffusers attention processor for one layer; rows are R unconditional, then R conditional."""
+    """A diffusers attention processor for one layer."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, is_cross: bool) -> None:
         self.control = control
+        self.is_cross = is_cross
 
     def __call__(
         self,
@@ -43,110 +49,140 @@ class FollowBase:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Return the layer's output (2R, pixels, channels); see the formulas at the top."""
+        """Return the layer's output (U, P, C); see the formulas at the top."""
+        step, maps = self.control.step, self.control.maps
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            _split_heads(project(source), attn.heads)
-            for project, source in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
-        )
-        step = self.control.step
-        if step is None:
-            mixed = functional.scaled_dot_product_attention(query, key, value)
-        elif encoder_hidden_states is None:
-            mixed = follow_self(query, key, value, step)
+        mask = _row_mask(attn, attention_mask, hidden_states, context)
+        maps = maps if self.is_cross and maps is not None and maps.wants(hidden_states.shape[1]) else None
+        if step is not None and self.is_cross and (step.follows_words or maps is not None):
+            mixed = _cross_layer(attn, hidden_states, context, mask, step, maps)
+        elif step is not None and not self.is_cross and step.follows_self(hidden_states.shape[1]):
+            mixed = _self_layer(attn, hidden_states, mask, step)
         else:
-            mixed = follow_words(query, key, value, step)
-        joined = mixed.transpose(1, 2).flatten(2).to(query.dtype)
+            mixed = _plain_layer(attn, hidden_states, context, mask)
+        joined = mixed.transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](joined)) / attn.rescale_output_factor
 
 
-def follow_self(query: Tensor, key: Tensor, value: Tensor, step: StepPlan) -> Tensor:
-    """Self-attention injection (Hertz et al. 2022, equation 6): the base's map over the row's own values.
-
-    Args:
-        query: (2R, heads, pixels, channels).
-        key: (2R, heads, pixels, channels).
-        value: (2R, heads, pixels, channels).
-        step: what holds now.
-    """
-    if step.follow_self:
-        rows = _both_halves(step.base, len(query))
-        query, key = query[rows], key[rows]
-    return functional.scaled_dot_product_attention(query, key, value)
+def _row_mask(attn: Attention, mask: Tensor | None, hidden: Tensor, context: Tensor) -> Tensor | None:
+    """Return an additive mask (U, 1, 1, T), or None."""
+    if mask is None:
+        return None
+    whole = attn.prepare_attention_mask(mask, context.shape[1], len(hidden))
+    return whole.unflatten(0, (len(hidden), -1))[:, :1]
 
 
-def follow_words(query: Tensor, key: Tensor, value: Tensor, step: StepPlan) -> Tensor:
-    """Cross-attention injection (Hertz et al. 2022, section 3.2) in the conditional half.
-
-    Args:
-        query: (2R, heads, pixels, channels).
-        key: (2R, heads, T, channels).
-        value: (2R, heads, T, channels).
-        step: what holds now.
-    """
-    if not bool(step.alpha.any()):
-        return functional.scaled_dot_product_attention(query, key, value)
-    half = len(step.base)
-    alpha = step.alpha.to(value.dtype)[:, None, :, None]
-    own = torch.cat([value[:-half], (1 - alpha) * value[-half:]])
-    plain = functional.scaled_dot_product_attention(query, key, own)
-    moved = step.mapper.to(value.dtype)[:, None] @ (alpha * value[-half:])
-    followed = functional.scaled_dot_product_attention(
-        query[-half:][step.base], key[-half:][step.base], moved
+def _plain_layer(attn: Attention, hidden: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+    return plain(
+        _heads(attn.to_q(hidden), attn),
+        _heads(attn.to_k(context), attn),
+        _heads(attn.to_v(context), attn),
+        mask,
     )
-    return torch.cat([plain[:-half], plain[-half:] + followed])
 
 
-def _split_heads(projected: Tensor, heads: int) -> Tensor:
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+def _self_layer(attn: Attention, hidden: Tensor, mask: Tensor | None, step: StepPlan) -> Tensor:
+    """Self-attention injection (Hertz et al. 2022, equation 6): the base's map over every row's own values.
 
+    Args:
+        attn: the layer.
+        hidden: (U, P, C).
+        mask: (U, 1, 1, P) or None; the base's counts.
+        step: what holds now.
 
-def _both_halves(base: Tensor, rows: int) -> Tensor:
-    """Row indices for every half of the classifier-free guidance batch."""
-    return torch.cat([base + start for start in range(0, rows, len(base))])
-
-
-def check_layer(name: str, attn: nn.Module) -> None:
-    """Refuse a layer whose attention these processors would not reproduce.
-
-    Raises:
-        CounterpoiseError: names the layer and what is unusual about it.
+    Returns:
+        (U, H, P, D).
     """
-    odd = [
-        what
-        for what in (
-            "added_kv_proj_dim",
-            "spatial_norm",
-            "group_norm",
-            "norm_q",
-            "norm_cross",
-            "residual_connection",
-        )
-        if getattr(attn, what, None) not in (None, False)
-    ]
-    processor = getattr(attn, "processor", None)
-    if getattr(attn, "fused_projections", False):
-        odd.append("fused projections")
-    if not isinstance(processor, AttnProcessor | AttnProcessor2_0):
-        odd.append(f"processor {type(processor).__name__}")
-    if odd:
-        raise CounterpoiseError(
-            f"attention layer {name}: has {', '.join(odd)}; prompt-to-prompt needs SDXL's plain attention with diffusers' "
-            "own processors: unload adapters and unfuse projections first"
-        )
+    families = step.families
+    source = _pick(hidden, list(families))
+    query, key = _heads(attn.to_q(source), attn), _heads(attn.to_k(source), attn)
+    value = _heads(attn.to_v(hidden), attn)
+    out: list[Tensor | None] = [None] * len(hidden)
+    for place, (base, edits) in enumerate(families.items()):
+        rows = [base, *edits]
+        limit = None if mask is None else mask[base]
+        found = one_softmax(query[place], key[place], [value[row] for row in rows], limit)
+        for row, mixed in zip(rows, found, strict=True):
+            out[row] = mixed
+    return torch.stack(out)  # type: ignore[arg-type]
 
 
-@contextmanager
-def attention_edit(unet: nn.Module) -> Iterator[Control]:
-    """Install the processors on a UNet, and give its own back at the end, whatever happens."""
-    layers = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
-    for name, layer in layers.items():
-        check_layer(name, layer)
-    control, own = Control(), {name: layer.processor for name, layer in layers.items()}
-    try:
-        for layer in layers.values():
-            layer.processor = FollowBase(control)
-        yield control
-    finally:
-        for name, layer in layers.items():
-            layer.processor = own[name]
+def _cross_layer(
+    attn: Attention,
+    hidden: Tensor,
+    context: Tensor,
+    mask: Tensor | None,
+    step: StepPlan,
+    maps: WordMaps | None,
+) -> Tensor:
+    """Cross-attention injection (Hertz et al. 2022, section 3.2) in the form at the top of the file.
+
+    A local blend's word maps are one more channel of the values: 1 at its words, else 0.
+
+    Args:
+        attn: the layer.
+        hidden: (U, P, C).
+        context: (U, T, C').
+        mask: (U, 1, 1, T) or None; the first term takes the base's, the second the edit's.
+        step: what holds now.
+        maps: where word maps go, if this layer's are wanted.
+
+    Returns:
+        (U, H, P, D).
+    """
+    own = list(step.own)
+    query, key = _heads(attn.to_q(_pick(hidden, own)), attn), _heads(attn.to_k(_pick(context, own)), attn)
+    value = attn.to_v(context)
+    marks = None if maps is None else maps.marks
+    second = _with_marks(_heads(kept_values(value[own], step.kept[own]), attn), marks, own, step.kept)
+    out: list[Tensor | None] = [None] * len(hidden)
+    followed = [(base, edits) for base, edits in step.families.items() if edits and step.follows_words]
+    alone = [place for place, row in enumerate(own) if row not in {base for base, _ in followed}]
+    if alone:
+        mixed = plain(query[alone], key[alone], second[alone], None if mask is None else mask[own][alone])
+        for place, found in zip(alone, mixed.unbind(), strict=True):
+            out[own[place]] = found
+    for base, edits in followed:
+        place = own.index(base)
+        moved = [
+            _with_marks(
+                _heads(injected_values(value[row], step.moved[row])[None], attn),
+                marks,
+                [row],
+                None,
+                step.moved,
+            )[0]
+            for row in edits
+        ]
+        limit = None if mask is None else mask[base]
+        first = one_softmax(query[place], key[place], [second[place], *moved], limit)
+        for row, found in zip([base, *edits], first, strict=True):
+            out[row] = found if out[row] is None else out[row] + found  # type: ignore[operator]
+    stacked = torch.stack(out)  # type: ignore[arg-type]
+    if maps is None:
+        return stacked
+    maps.add(stacked[..., -1])
+    return stacked[..., :-1]
+
+
+def _with_marks(
+    value: Tensor, marks: Tensor | None, rows: Sequence[int], kept: Tensor | None, moved: Tensor | None = None
+) -> Tensor:
+    """Append the word marks of `rows`, weighted as the values are, as one more channel of every head."""
+    if marks is None:
+        return value
+    column = marks[list(rows), :, None].float()
+    if kept is not None:
+        column = kept[list(rows), :, None] * column
+    if moved is not None:
+        column = moved[list(rows)] @ column
+    extra = column[:, None].to(value.dtype).expand(-1, value.shape[1], -1, -1)
+    return torch.cat([value, extra], -1)
+
+
+def _pick(rows: Tensor, wanted: Sequence[int]) -> Tensor:
+    return rows if len(wanted) == len(rows) else rows[list(wanted)]
+
+
+def _heads(projected: Tensor, attn: Attention) -> Tensor:
+    return projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)

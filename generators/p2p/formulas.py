@@ -1,0 +1,90 @@
+"""Prompt-to-prompt without attention maps: every controller of the paper is linear in the map, so it moves to the values.
+
+Notation: A_b = softmax(Q_b K_b' / sqrt(d)) the map of base b and A_e that of its edit e; M the mapper, alpha the schedule
+and c the equalizer of the edit's tokens; H heads, P pixels, T keys, D channels of a head. Softmax is taken in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+#: Values of a map that exist at a time: 8 MB of float32, so that they stay in a core's cache.
+BUDGET = 1 << 21
+
+
+def wide(values: Tensor) -> Tensor:
+    """The same values in float32, or in float64 where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q K' / sqrt(d)) V (Vaswani et al. 2017, equation 1), fused.
+
+    Args:
+        query: (B, H, P, D).
+        key: (B, H, T, D).
+        value: (B, H, T, E).
+        mask: (B, 1, 1, T), added before the softmax.
+    """
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def one_softmax(
+    query: Tensor, key: Tensor, values: Sequence[Tensor], mask: Tensor | None = None
+) -> list[Tensor]:
+    """A_b [V_1 | ... | V_n]: one base's map over several values, each slice of it made once and dropped.
+
+    Costs the products of one map instead of n. On a GPU the fused kernel over expanded queries wins, since it never
+    leaves the chip.
+
+    Args:
+        query: (H, P, D) of the base.
+        key: (H, T, D) of the base.
+        values: n of (H, T, E).
+        mask: (1, 1, T), added before the softmax.
+
+    Returns:
+        n of (H, P, E).
+    """
+    if query.is_cuda or len(values) == 1:
+        batch = (len(values), *(-1,) * query.dim())
+        stacked = torch.stack(list(values))
+        return list(plain(query.expand(batch), key.expand(batch), stacked, mask).unbind())
+    heads, pixels, channels = query.shape
+    found = [value.new_empty(heads, pixels, value.shape[-1]) for value in values]
+    size = max(16, BUDGET // (heads * key.shape[1]))
+    columns = key.transpose(1, 2) * channels**-0.5
+    for start in range(0, pixels, size):
+        rows = slice(start, min(start + size, pixels))
+        scores = wide(torch.bmm(query[:, rows], columns))
+        weights = (scores if mask is None else scores + mask).softmax(-1).to(query.dtype)
+        for out, value in zip(found, values, strict=True):
+            out[:, rows] = torch.bmm(weights, value)
+    return found
+
+
+def injected_values(value: Tensor, moved: Tensor) -> Tensor:
+    """M diag(c alpha) V_e, so that A_b times it is c alpha (A_b M) V_e.
+
+    This one product is word swap (Hertz et al. 2022, section 3.2, M = the words' mapper), prompt refinement (M = the
+    index mapper, alpha = 0 for new words) and re-weighting (c), as the paper's code composes them.
+
+    Args:
+        value: (T, C) of the edit.
+        moved: (T, T), M diag(c alpha), float32.
+    """
+    return (moved.to(wide(value).dtype) @ wide(value)).to(value.dtype)
+
+
+def kept_values(value: Tensor, kept: Tensor) -> Tensor:
+    """diag(1 - alpha) V_e, so that A_e times it is what the edit keeps of its own map.
+
+    Args:
+        value: (B, T, C).
+        kept: (B, T), 1 - alpha, float32.
+    """
+    return (kept[..., None] * wide(value)).to(value.dtype)
