@@ -22,7 +22,7 @@ def check_spec(spec: Spec, source: str) -> None:
     Raises:
         SpecError: one line with the file, the field, what was given and what is wanted.
     """
-    for rule in (_axes, _roles, _templates, _candidates, _size, _replace, _cross_replace, _split):
+    for rule in (_axes, _roles, _templates, _candidates, _size, _replace, _edit_words, _split):
         rule(spec, source)
 
 
@@ -86,12 +86,17 @@ def _replace(spec: Spec, source: str) -> None:
             raise refusal(source, "edit.kind", spec.edit.kind, wanted)
 
 
-def _cross_replace(spec: Spec, source: str) -> None:
-    known = ["default", "edited", *_words(spec)]
-    for key in spec.edit.cross_replace:
-        if key not in known:
-            wanted = '"default", "edited" or a word of the prompts'
-            raise refusal(source, "edit.cross_replace", key, wanted, known)
+def _edit_words(spec: Spec, source: str) -> None:
+    words, blend = _words(spec), spec.edit.local_blend
+    for field, given, special in (
+        ("cross_replace", spec.edit.cross_replace, ["default", "edited"]),
+        ("reweight", spec.edit.reweight, ["edited"]),
+        ("local_blend.words", blend.words if blend else (), ["edited", *(axis.name for axis in spec.axes)]),
+    ):
+        for key in given:
+            if key not in (known := [*special, *words]):
+                wanted = f"{', '.join(special)} or a word of the prompts"
+                raise refusal(source, f"edit.{field}", key, wanted, known)
 
 
 def _words(spec: Spec) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from generators.prompts import TEMPLATES
-from generators.spec import Dtype, EditKind, Scheduler, SpecError, default_cross_replace
+from generators.spec import Dtype, EditKind, Halves, Scheduler, SpecError, default_cross_replace
 from storage.errors import shown
 
 
@@ -33,6 +33,7 @@ _SHARE = "a number from 0 to 1"
 _COSINE = "a cosine from -1 to 1, or null where it is not judged"
 _COUNT = "a whole number of 1 or more"
 _SIZE = "a multiple of 8 pixels, or null for the model's own size"
+_SIDE = "the side of attention layers, 1 or more, or null"
 _SCORER = '"auto", "embedded", the name or folder of a model, or null for no such score'
 
 
@@ -70,12 +71,23 @@ class SamplerDoc(Doc):
 
     steps: int = Field(default=50, ge=1, le=1000, description="a whole number of steps from 1 to 1000")
     guidance: float = Field(default=7.5, ge=0, le=100, description="a number from 0 to 100")
-    scheduler: Scheduler = wanted("one of ddim, euler, dpmpp, model", "ddim")
+    scheduler: Scheduler = wanted("one of ddim, euler, euler_ancestral, dpmpp, lcm, model", "ddim")
     width: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)
     height: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)
     dtype: Dtype = wanted("one of float32, float16, bfloat16", "float32")
     negative_prompt: str = wanted("a text", "")
     chunk: Count | None = wanted("the members per UNet call, 1 or more, or null for the whole set", None)
+
+
+class BlendDoc(Doc):
+    """Local blend."""
+
+    words: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)] = wanted(
+        'a list of "edited", axes, or words of every prompt', ["edited"]
+    )
+    threshold: Share = wanted(_SHARE, 0.3)
+    start: Share = wanted(_SHARE, 0.2)
+    resolution: Count | None = wanted(_SIDE, None)
 
 
 class EditDoc(Doc):
@@ -87,6 +99,12 @@ class EditDoc(Doc):
         description='a mapping of "default", "edited" or a word of the prompts to a number from 0 to 1',
     )
     self_replace: Share = wanted(_SHARE, 0.4)
+    self_resolution: Count | None = wanted(_SIDE, None)
+    halves: Halves = wanted("one of conditional, both", "both")
+    reweight: dict[str, Annotated[float, Field(ge=-20, le=20)]] = wanted(
+        'a mapping of "edited" or a word of the prompts to a factor from -20 to 20', {}
+    )
+    local_blend: BlendDoc | None = wanted("a mapping, or null for none", None)
     p2p: bool = wanted("true or false", True)
 
 

@@ -16,6 +16,7 @@ from generators.spec import (
     Axis,
     Concept,
     Edit,
+    LocalBlend,
     Sampler,
     ScorerChoice,
     Spec,
@@ -192,7 +193,10 @@ def _freeze(doc: SpecDoc) -> Spec:
 
 def _edit(doc: SpecDoc) -> Edit:
     given = doc.edit.model_dump()
-    return Edit(**{**given, "cross_replace": default_cross_replace() | given["cross_replace"]})
+    blend = given.pop("local_blend")
+    chosen = LocalBlend(**{**blend, "words": tuple(blend["words"])}) if blend else None
+    shares = default_cross_replace() | given.pop("cross_replace")
+    return Edit(**given, cross_replace=shares, local_blend=chosen)
 
 
 def _plain(value: object) -> Any:

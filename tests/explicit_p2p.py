@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from generators.engine import SetRequest
+from generators.p2p.attention import Control
+from generators.p2p.plan import StepPlan
 from generators.sdxl import SdxlEngine
 
 
@@ -96,6 +98,37 @@ class ExplicitMaps:
             marks[row, list(tokens)] = 1
         words = (asked * marks[:, None, None]).sum(-1).mean(1)
         self.state.store[self.name] = self.state.store.get(self.name, 0) + words
+
+
+class ExplicitStep:
+    """The same for one layer alone, from what a step's plan says; for benchmarks."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+
+    def __call__(
+        self, attn: Attention, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
+    ) -> Tensor:
+        context = hidden if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for part in (attn.to_q(hidden), attn.to_k(context), attn.to_v(context))
+        )
+        step = self.control.step
+        mixed = explicit_core(query, key, value, step, encoder_hidden_states is not None)
+        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+def explicit_core(query: Tensor, key: Tensor, value: Tensor, step: StepPlan | None, is_cross: bool) -> Tensor:
+    """Attention with every row's map built, then replaced as the step's plan says."""
+    maps = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+    if step is not None:
+        for row, base in enumerate(step.base):
+            if row != base and not is_cross and step.follow_self:
+                maps[row] = maps[base]
+            elif row != base and is_cross:
+                maps[row] = maps[base] @ step.moved[row].to(maps) + maps[row] * step.kept[row].to(maps)
+    return maps @ value
 
 
 def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: Values of a map that exist at a time: 8 MB of float32, so that they stay in a core's cache.
-BUDGET = 1 << 21
+#: Most entries of a map that exist at a time, and most as a share of the values: slices cost less the longer they are,
+#: and with a third of the values' size the peak of memory stays under that of plain attention, which holds every query and key.
+BUDGET, SHARE = 1 << 22, 0.35
 
 
 def wide(values: Tensor) -> Tensor:
@@ -56,11 +57,12 @@ def one_softmax(
         return list(plain(query.expand(batch), key.expand(batch), stacked, mask).unbind())
     heads, pixels, channels = query.shape
     found = [value.new_empty(heads, pixels, value.shape[-1]) for value in values]
-    size = max(16, BUDGET // (heads * key.shape[1]))
-    columns = key.transpose(1, 2) * channels**-0.5
+    budget = min(BUDGET, SHARE * sum(value.numel() for value in values))
+    size = max(16, int(budget / (heads * key.shape[1])))
+    columns, scale, nothing = key.transpose(1, 2), channels**-0.5, query.new_empty(())
     for start in range(0, pixels, size):
         rows = slice(start, min(start + size, pixels))
-        scores = wide(torch.bmm(query[:, rows], columns))
+        scores = wide(torch.baddbmm(nothing, query[:, rows], columns, beta=0, alpha=scale))
         weights = (scores if mask is None else scores + mask).softmax(-1).to(query.dtype)
         for out, value in zip(found, values, strict=True):
             out[:, rows] = torch.bmm(weights, value)

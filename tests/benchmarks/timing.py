@@ -1,0 +1,74 @@
+"""Paired timing: every method once per repeat, in an order that turns, so that a noisy machine treats all alike."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+Times = dict[str, list[float]]
+
+
+def paired(methods: Mapping[str, Callable[[], object]], repeats: int) -> Times:
+    """Return seconds per method and repeat, after one run each to warm up."""
+    names = list(methods)
+    found: Times = {name: [] for name in names}
+    for name in names:
+        methods[name]()
+    for repeat in range(repeats):
+        for k in range(len(names)):
+            name = names[(k + repeat) % len(names)]
+            gc.collect()
+            start = time.perf_counter()
+            methods[name]()
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def ratio(first: Sequence[float], second: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Return the median of the paired ratios and its 95 % bootstrap interval."""
+    ratios = np.array(first) / np.array(second)
+    draws = np.random.default_rng(seed).choice(ratios, (2000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def shown(found: tuple[float, float, float]) -> str:
+    """A ratio as text."""
+    return f"{found[0]:.3f} ({found[1]:.3f} to {found[2]:.3f})"
+
+
+def reset_peak() -> int:
+    """Forget the process's peak of resident memory; returns the bytes resident now. Linux only."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """Return the peak of resident memory in bytes since `reset_peak`."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def peak_of(script: str, *arguments: str) -> int:
+    """Run `script --memory ARGUMENTS` in a process that gives memory back at once, and return the number it prints."""
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, script, "--memory", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.split()[-1])
