@@ -19,7 +19,16 @@ from .plan import PlannedSet, candidate_seed, members
 from .scorers import Scorers
 from .spec import Spec
 
-_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
+_LIBRARIES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "open_clip_torch",
+    "numpy",
+    "pillow",
+    "pyarrow",
+)
 
 
 @dataclass(frozen=True, slots=True)

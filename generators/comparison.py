@@ -107,7 +107,7 @@ def _summary(
         without=tuple(both[1].tolist()),
         accuracy_with=float(accuracy[0]),
         accuracy_without=float(accuracy[1]),
-        ratio=float(np.nanmedian(both[0]) / np.nanmedian(both[1])),
+        ratio=_ratio(both),
         low=low,
         high=high,
         examples=tuple(examples),
@@ -122,6 +122,12 @@ def bootstrap_ratio(
     ratios = []
     for _ in range(draws):
         both = np.concatenate([groups[k] for k in rng.integers(0, len(groups), len(groups))], axis=1)
-        ratios.append(np.nanmedian(both[0]) / np.nanmedian(both[1]))
+        ratios.append(_ratio(both))
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _ratio(both: NDArray[np.float64]) -> float:
+    """Return the ratio of the medians of (2, edits); NaN where nothing was computed, as without a segmenter."""
+    known = both[:, np.isfinite(both).all(0)]
+    return float(np.median(known[0]) / np.median(known[1])) if known.shape[1] else float("nan")

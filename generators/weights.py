@@ -7,11 +7,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from storage.errors import CounterpoiseError
 
 from .paperdolls import WEIGHTS
 from .spec import EMBEDDED
+
+if TYPE_CHECKING:
+    import torch
 
 PIPELINE = "StableDiffusionXLPipeline"
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -91,6 +95,17 @@ def weights_hash(folder: Path) -> str:
     )
     for path in names:
         total.update(f"{path.relative_to(folder).as_posix()} {_file_hash(path)}\n".encode())
+    return total.hexdigest()
+
+
+def state_hash(model: torch.nn.Module) -> str:
+    """Return the sha256 over names and values of a model's state, for weights that came without a folder."""
+    import torch
+
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
 
 

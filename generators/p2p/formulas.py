@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: Most entries of a map that exist at a time, and most as a share of the values: slices cost less the longer they are,
-#: and with a third of the values' size the peak of memory stays under that of plain attention, which holds every query and key.
+#: Most entries of a map that exist at a time, and most as a share of the values. Slices cost less the longer they are; with
+#: a third of the values' size the peak of memory stays under plain attention's, which holds every query and key.
 BUDGET, SHARE = 1 << 22, 0.35
 
 
