@@ -65,7 +65,7 @@ def attention_edit(unet: nn.Module) -> Iterator[Control]:
     control, own = Control(), {name: layer.processor for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
-            layer.processor = FollowBase(control, is_cross=name.endswith("attn2"))
+            layer.processor = FollowBase(control, is_cross=name.endswith("attn2"))  # type: ignore[assignment]
         yield control
     finally:
         for name, layer in layers.items():

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attention import Control
 from .blend import Blend, WordMaps, blend_step
-from .install import Control
 from .plan import EditPlan
 
 

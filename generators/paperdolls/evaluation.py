@@ -21,7 +21,7 @@ from generators.prompts import TEMPLATES, fill, neutral_prompt
 from generators.scorer_models import load_clip, load_segmenter
 from generators.scorers import background_change, clip_scores
 from generators.sdxl import SdxlEngine
-from generators.spec import EMBEDDED, Edit, Sampler, Thresholds
+from generators.spec import EMBEDDED, Edit, LocalBlend, Sampler, Thresholds
 
 from . import WEIGHTS
 from .data import AXES
@@ -38,6 +38,7 @@ SCORE_MARGIN, SHARE_MARGIN = 0.1, 0.2
 #: How the embedded model draws best; the shipped demo spec says the same.
 GUIDANCE = 3.0
 EDIT = Edit(cross_replace={"default": 1.0, "edited": 0.2}, self_replace=0.8)
+BLEND = LocalBlend(words=("edited", "gender"), threshold=0.3, start=0.2)
 
 
 @dataclass(frozen=True, slots=True)
