@@ -122,6 +122,13 @@ class ThresholdsDoc(Doc):
     faces: Count | None = wanted(f"{_COUNT}, or null where it is not judged", 1)
 
 
+class PreviewDoc(Doc):
+    """Early rejection."""
+
+    share: float = Field(default=0.4, gt=0, lt=1, description="a share of the steps between 0 and 1")
+    filters: ThresholdsDoc | None = wanted('"auto" or a mapping of limits', None)
+
+
 class ScorersDoc(Doc):
     """Which model computes each score."""
 
@@ -177,6 +184,7 @@ class SpecDoc(Doc):
     sampler: SamplerDoc = wanted("a mapping", SamplerDoc())
     edit: EditDoc = wanted("a mapping", EditDoc())
     filters: ThresholdsDoc | None = wanted('"auto" or a mapping of limits', None)
+    preview: PreviewDoc | None = wanted("a mapping, or null for none", None)
     scorers: ScorersDoc = wanted("a mapping", ScorersDoc())
     split: SplitDoc = wanted("a mapping", SplitDoc())
 

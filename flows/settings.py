@@ -17,6 +17,7 @@ from generators.spec import (
     Concept,
     Edit,
     LocalBlend,
+    Preview,
     Sampler,
     ScorerChoice,
     Spec,
@@ -27,7 +28,7 @@ from generators.spec import (
 )
 
 from .rules import check_spec
-from .schema import SpecDoc, did_you_mean, refusal, refused_shape
+from .schema import SpecDoc, ThresholdsDoc, did_you_mean, refusal, refused_shape
 
 _SPECS = files("generators").joinpath("specs")
 SHIPPED = tuple(sorted(Path(spec.name).stem for spec in _SPECS.iterdir() if spec.name.endswith(".yaml")))
@@ -119,6 +120,8 @@ def _spelled_out(document: dict[Any, Any], source: str) -> dict[Any, Any]:
         raise refusal(source, "filters", None, '"auto" or a mapping of limits')
     if full.get("filters") == AUTO:
         full["filters"] = None
+    if isinstance(early := full.get("preview"), dict) and early.get("filters") == AUTO:
+        full["preview"] = {**early, "filters": None}
     return full
 
 
@@ -166,9 +169,6 @@ def _by_name(items: object, field: str, source: str) -> object:
 
 
 def _freeze(doc: SpecDoc) -> Spec:
-    filters: Thresholds | Literal["auto"] = "auto"
-    if doc.filters is not None:
-        filters = Thresholds(**doc.filters.model_dump())
     split = doc.split.model_dump() | {"held_out_concepts": tuple(doc.split.held_out_concepts)}
     return Spec(
         name=doc.name,
@@ -185,10 +185,15 @@ def _freeze(doc: SpecDoc) -> Spec:
         sets_per_shard=doc.sets_per_shard,
         sampler=Sampler(**doc.sampler.model_dump()),
         edit=_edit(doc),
-        filters=filters,
+        filters=_limits(doc.filters),
+        preview=Preview(doc.preview.share, _limits(doc.preview.filters)) if doc.preview else None,
         scorers=ScorerChoice(**doc.scorers.model_dump()),
         split=Split(**split),
     )
+
+
+def _limits(doc: ThresholdsDoc | None) -> Thresholds | Literal["auto"]:
+    return "auto" if doc is None else Thresholds(**doc.model_dump())
 
 
 def _edit(doc: SpecDoc) -> Edit:

@@ -82,11 +82,28 @@ class Factory:
     ) -> tuple[list[Sample], Verdict, list[Image.Image]]:
         """Generate, score and judge one candidate; its samples, the verdict and the pictures."""
         request = self.request(planned, candidate)
-        images = self.engine.generate(request)
-        scores = self.scorers.score(request, images)
-        verdict = judge(scores, self.scorers.thresholds(self.spec))
+        images, scores, verdict, steps = self._made(request)
         rows = zip(request.members, images, scores, strict=True)
-        return [self._sample(planned, candidate, request, verdict, *row) for row in rows], verdict, images
+        made = [self._sample(planned, candidate, request, verdict, steps, *row) for row in rows]
+        return made, verdict, images
+
+    def _made(self, request: SetRequest) -> tuple[list[Image.Image], list[dict[str, Score]], Verdict, int]:
+        """Return pictures, scores, verdict and the steps done; what fails the preview is not finished.
+
+        The reason of an early rejection starts with "preview_", and its scores are those of the preview.
+        """
+        early, steps = self.scorers.preview(self.spec), request.sampler.steps
+        if early is None or self.spec.preview is None:
+            images = self.engine.generate(request)
+        else:
+            glance = self.engine.glance(request, self.spec.preview.share)
+            scores = self.scorers.score(request, glance.images)
+            verdict = judge(scores, early)
+            if not verdict.keep:
+                return glance.images, scores, Verdict(False, f"preview_{verdict.reason}"), glance.steps
+            images = glance.finish()
+        scores = self.scorers.score(request, images)
+        return images, scores, judge(scores, self.scorers.thresholds(self.spec)), steps
 
     def request(self, planned: PlannedSet, candidate: int) -> SetRequest:
         """Return what the engine is asked for."""
@@ -116,11 +133,18 @@ class Factory:
             "sampler": asdict(self.spec.sampler),
             "edit": asdict(self.spec.edit),
             "thresholds": asdict(self.scorers.thresholds(self.spec)),
+            "preview": self._preview_recipe(),
             "axes": [{**asdict(axis), "edited": axis.name in self.spec.edit_axes} for axis in self.spec.axes],
         }
 
+    def _preview_recipe(self) -> dict[str, Any] | None:
+        limits = self.scorers.preview(self.spec)
+        if limits is None or self.spec.preview is None:
+            return None
+        return {"share": self.spec.preview.share, "thresholds": asdict(limits)}
+
     def _sample(
-        self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict,
+        self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict, steps: int,
         member: Any, image: Image.Image, scores: dict[str, Score],
     ) -> Sample:  # fmt: skip
         sampler, edit = self.spec.sampler, self.spec.edit
@@ -140,7 +164,7 @@ class Factory:
             neutral_prompt=member.neutral_prompt,
             edited_words=member.edited_words,
             seed=request.seed,
-            steps=sampler.steps,
+            steps=steps,
             guidance=sampler.guidance,
             scheduler=sampler.scheduler,
             cross_replace=edit.cross_replace.get("edited") if edit.p2p else None,

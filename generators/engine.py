@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +28,30 @@ class SetRequest:
         return [member.prompt for member in self.members]
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A set on its way: how its pictures look so far, and what finishes it.
+
+    Attributes:
+        images: one RGB picture per member, as the model expects them to end.
+        steps: how many steps were done.
+        finish: does the other steps; returns one RGB picture per member, those of `Engine.generate`.
+    """
+
+    images: list[Image.Image]
+    steps: int
+    finish: Callable[[], list[Image.Image]]
+
+
 class Engine(Protocol):
     """Makes the pictures of a set. The same request gives the same bytes on the same environment."""
 
     def generate(self, request: SetRequest) -> list[Image.Image]:
         """Return one RGB picture per member, in order."""
+        ...
+
+    def glance(self, request: SetRequest, share: float) -> Glance:
+        """Do a share of the steps, and show what comes of it."""
         ...
 
     def check(self, request: SetRequest) -> None:
@@ -57,6 +76,11 @@ class PreparedEngine:
     def generate(self, request: SetRequest) -> list[Image.Image]:
         """Return flat pictures that depend on seed and prompt alone."""
         return [self._draw(request.seed, prompt) for prompt in request.prompts]
+
+    def glance(self, request: SetRequest, share: float) -> Glance:
+        """Show the pictures as they will be."""
+        steps = max(1, round(share * request.sampler.steps))
+        return Glance(self.generate(request), steps, lambda: self.generate(request))
 
     def check(self, request: SetRequest) -> None:
         """Accept everything."""

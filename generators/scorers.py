@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.errors import CounterpoiseError
+
 from .engine import SetRequest
 from .filters import Score
 from .paperdolls import WEIGHTS
@@ -36,6 +38,10 @@ class Scorers(Protocol):
 
     def thresholds(self, spec: Spec) -> Thresholds:
         """Return the spec's thresholds, or with "auto" those that belong to these scorers."""
+        ...
+
+    def preview(self, spec: Spec) -> Thresholds | None:
+        """Return the limits of early rejection, if the spec asks for it."""
         ...
 
     def describe(self) -> dict[str, object]:
@@ -81,6 +87,7 @@ class ModelScorers:
     faces: PictureScorer | None
     names: dict[str, object]
     auto: Thresholds
+    early: Thresholds | None = None
 
     def score(self, request: SetRequest, images: Sequence[Image.Image]) -> list[dict[str, Score]]:
         """Compute every score there is a model for."""
@@ -93,6 +100,20 @@ class ModelScorers:
     def thresholds(self, spec: Spec) -> Thresholds:
         """Return the spec's thresholds, or with "auto" the scorers' own."""
         return self.auto if isinstance(spec.filters, str) else spec.filters
+
+    def preview(self, spec: Spec) -> Thresholds | None:
+        """Return the spec's limits of early rejection, or with "auto" those measured for these scorers.
+
+        Raises:
+            CounterpoiseError: "auto", and none were measured.
+        """
+        if spec.preview is None or not isinstance(spec.preview.filters, str):
+            return spec.preview and spec.preview.filters  # type: ignore[return-value]
+        if self.early is None:
+            raise CounterpoiseError(
+                "preview.filters: given auto, which goes with the embedded CLIP alone; wanted limits for these scorers"
+            )
+        return self.early
 
     def describe(self) -> dict[str, object]:
         """Return name and hash of every model."""
@@ -217,13 +238,16 @@ def load_scorers(spec: Spec) -> ModelScorers:
     for kind, load in loaders.items():
         name = getattr(choice, kind)
         models[kind], names[kind] = load(name) if name else (None, None)
-    auto = embedded_thresholds() if choice.clip == EMBEDDED else REAL_THRESHOLDS
-    return ModelScorers(**models, names=names, auto=auto)
+    embedded = choice.clip == EMBEDDED
+    auto = embedded_thresholds() if embedded else REAL_THRESHOLDS
+    return ModelScorers(
+        **models, names=names, auto=auto, early=embedded_thresholds("preview") if embedded else None
+    )
 
 
-def embedded_thresholds(folder: Path = WEIGHTS) -> Thresholds:
-    """Return the thresholds that were calibrated on rendered twins for the embedded CLIP."""
-    return Thresholds(**json.loads((folder / "clip" / "thresholds.json").read_text()))
+def embedded_thresholds(name: str = "thresholds", folder: Path = WEIGHTS) -> Thresholds:
+    """Return limits for the embedded CLIP: "thresholds", from rendered twins, or "preview", from generated sets."""
+    return Thresholds(**json.loads((folder / "clip" / f"{name}.json").read_text()))
 
 
 class PreparedScorers:
@@ -244,6 +268,12 @@ class PreparedScorers:
     def thresholds(self, spec: Spec) -> Thresholds:
         """Return the spec's thresholds, or those of real scorers."""
         return REAL_THRESHOLDS if isinstance(spec.filters, str) else spec.filters
+
+    def preview(self, spec: Spec) -> Thresholds | None:
+        """Return the spec's limits of early rejection, or those of real scorers."""
+        if spec.preview is None:
+            return None
+        return REAL_THRESHOLDS if isinstance(spec.preview.filters, str) else spec.preview.filters
 
     def describe(self) -> dict[str, object]:
         """Return a fixed description."""

@@ -119,6 +119,14 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """Early rejection: after ``share`` of the steps a candidate is scored as it looks then, and given up if it fails."""
+
+    share: float = 0.4
+    filters: Thresholds | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class ScorerChoice:
     """Which model computes each score: "auto", "embedded", a hub id, a folder, or None for no score."""
 
@@ -156,6 +164,7 @@ class Spec:
     sampler: Sampler = field(default_factory=Sampler)
     edit: Edit = field(default_factory=Edit)
     filters: Thresholds | Literal["auto"] = "auto"
+    preview: Preview | None = None
     scorers: ScorerChoice = field(default_factory=ScorerChoice)
     split: Split = field(default_factory=Split)
     kind: Literal["counterfactual"] = "counterfactual"

@@ -12,11 +12,11 @@ from PIL import Image
 from small_spec import AXES, CELLS, a_spec
 
 from generators.candidates import CandidateReport, Factory
-from generators.engine import PreparedEngine, SetRequest
+from generators.engine import Glance, PreparedEngine, SetRequest
 from generators.filters import Score
 from generators.plan import candidate_seed, cells, make_plan, members
 from generators.scorers import PreparedScorers
-from generators.spec import Edit, Spec
+from generators.spec import Edit, Preview, Spec, Thresholds
 from storage.records import Sample, rows_to_parquet, to_row
 
 
@@ -217,3 +217,46 @@ def test_check_lets_the_engine_refuse() -> None:
 
     with pytest.raises(ValueError, match="too long"):
         Factory(a_spec(), Refusing(), PreparedScorers()).check(make_plan(a_spec()))
+
+
+def early(
+    spec: Spec, bad: Mapping[tuple[int, int], Mapping[str, Score]] | None = None
+) -> tuple[Factory, list[str]]:
+    """A factory whose engine notes what it does, with a preview at half the steps."""
+    done: list[str] = []
+
+    class Noting(PreparedEngine):
+        def glance(self, request: SetRequest, share: float) -> Glance:
+            found = super().glance(request, share)
+            done.append("glance")
+            return replace(found, finish=lambda: (done.append("finish"), found.finish())[1])
+
+    limits = Thresholds(clip_text=0.2, faces=None)
+    chosen = replace(spec, preview=Preview(0.5, limits))
+    return Factory(chosen, Noting(24), PreparedScorers(bad)), done
+
+
+def test_a_candidate_that_fails_the_preview_is_not_finished() -> None:
+    spec = a_spec()
+    bad = bad_tries(spec, {"chef_0000": 1}).bad
+    factory, done = early(spec, bad)
+    samples = factory.make_shard(make_plan(spec)[:1])
+    assert done == ["glance", "glance", "finish"]
+    first, second = ([s for s in samples if s.candidate == k] for k in (0, 1))
+    assert {(s.kept, s.reason, s.image) for s in first} == {(False, "preview_clip_text", None)}
+    assert {s.steps for s in first} == {round(0.5 * spec.sampler.steps)}
+    assert {s.steps for s in second} == {spec.sampler.steps} and all(s.kept for s in second)
+
+
+def test_a_preview_that_rejects_nothing_changes_no_byte() -> None:
+    spec = a_spec()
+    plain = a_factory(spec).make_shard(make_plan(spec)[:2])
+    assert early(spec)[0].make_shard(make_plan(spec)[:2]) == plain
+
+
+def test_the_preview_is_part_of_the_recipe() -> None:
+    spec = a_spec()
+    plan = make_plan(spec)[:1]
+    recipes = [a_factory(spec).recipe(plan), early(spec)[0].recipe(plan)]
+    assert recipes[0]["preview"] is None
+    assert recipes[1]["preview"]["share"] == 0.5 and recipes[1]["preview"]["thresholds"]["clip_text"] == 0.2

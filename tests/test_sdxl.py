@@ -66,6 +66,18 @@ def test_members_share_one_noise_whatever_the_chunks(engine: SdxlEngine, schedul
         assert np.abs(made - made[0]).max() <= 1
 
 
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "euler_ancestral", "dpmpp", "lcm"])
+def test_a_glance_finishes_as_if_nobody_had_looked(engine: SdxlEngine, scheduler: str) -> None:
+    request = a_set(sampler=replace(SAMPLER, steps=4, scheduler=scheduler, chunk=6))
+    glance = engine.glance(request, 0.5)
+    whole, seen = arrays(engine.generate(request)), arrays(glance.images)
+    assert glance.steps == 2 and len(glance.images) == 24
+    assert np.array_equal(arrays(glance.finish()), whole)
+    assert not np.array_equal(seen, whole)
+    last = engine.glance(request, 1.0)
+    assert np.abs(arrays(last.images) - whole).max() <= 1, "at the end the prediction is the picture"
+
+
 def test_edits_differ_from_their_base_and_from_plain_sampling(engine: SdxlEngine) -> None:
     request = a_set()
     edited, plain = (

@@ -183,6 +183,8 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("edit.local_blend", {"words": []}, "edit.local_blend.words", "a list of"),
     ("edit.local_blend", {"treshold": 0.2}, "edit.local_blend.treshold", "did you mean 'threshold'?"),
     ("filters", None, "filters", '"auto" or a mapping'),
+    ("preview", {"share": 1.0}, "preview.share", "between 0 and 1"),
+    ("preview", {"filters": {"clip_txt": 0.1}}, "preview.filters.clip_txt", "did you mean 'clip_text'?"),
     ("filters", "atuo", "filters", 'given "atuo"'),
     ("filters", {"clip_text": 1.5}, "filters.clip_text", "cosine"),
     ("filters", {"background_change": float("inf")}, "filters.background_change", "grey levels"),

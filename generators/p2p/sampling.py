@@ -39,6 +39,7 @@ class Sampling:
         self,
         unet: nn.Module,
         scheduler: Any,
+        members: Sequence[int],
         noise: Tensor,
         conditions: Conditions,
         plan: EditPlan | None,
@@ -50,6 +51,7 @@ class Sampling:
         Args:
             unet: with the processors of `attention_edit` installed.
             scheduler: fresh, its timesteps set.
+            members: which R members of the set these are.
             noise: (R, C, h, w), unit variance.
             conditions: of the U rows.
             plan: of the U rows; None samples every member plainly.
@@ -57,6 +59,7 @@ class Sampling:
             blend: local blend, if any.
         """
         self.unet, self.scheduler, self.conditions, self.plan = unet, scheduler, conditions, plan
+        self.members = tuple(members)
         self.latents = noise * scheduler.init_noise_sigma
         self.predicted = self.latents
         self.done = 0
