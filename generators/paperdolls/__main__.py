@@ -107,6 +107,30 @@ def proof(
 
 
 @app.command()
+def preview(
+    sets: Annotated[
+        int, typer.Option(help="Candidate sets; half set the limits, half measure them.", min=36)
+    ] = 144,
+    share: Annotated[float, typer.Option(help="Of the steps, after which candidates are looked at.")] = 0.4,
+) -> None:
+    """Set the limits of early rejection, and measure what they save and lose; exit 1 if a bar is missed."""
+    from .early import LOST_BAR, SAVED_BAR
+    from .early import run as measure
+
+    torch.set_num_threads(1)
+    steps = iter(track(range(sets), description="generating", console=Console(stderr=True)))
+    next(steps)
+    limits, found = measure(sets, share, on_set=lambda: next(steps, None))
+    table = Table("figure", "measured", "bar", title=f"early rejection after {share:.0%} of the steps")
+    table.add_row(
+        f"steps of {found.rejected} rejected candidates saved", f"{found.saved:.1%}", f"{SAVED_BAR:.0%}"
+    )
+    table.add_row(f"of {found.kept} kept sets lost", f"{found.lost:.1%}", f"{LOST_BAR:.0%}")
+    Console().print(table, limits)
+    raise typer.Exit(0 if found.passed() else 1)
+
+
+@app.command()
 def calibrate() -> None:
     """Set the embedded scorers' thresholds from rendered twins, and write them beside the CLIP."""
     from .evaluation import calibrate as measure
