@@ -111,3 +111,20 @@ def test_local_blend_in_float64(engine: SdxlEngine, case: str) -> None:
     kept = (ours[1] == ours[0]).all(0)
     assert 0 < kept.float().mean() < 1, "some places are the base's, others are not"
     assert far(ours, free) > 1e-3
+
+
+TOLERANCE = 2e-4  # sums over other rows than before differ in the last bits, which ten steps multiply
+
+
+@pytest.mark.parametrize("case", ["refine", "conditional half"])
+def test_a_member_is_the_same_whichever_way_the_set_is_chunked(engine: SdxlEngine, case: str) -> None:
+    request = a_request(*CASES[case])
+    first = request.members[1]
+    members = (*request.members, *(replace(first, index=k) for k in (3, 4)))
+    whole = engine.latents(replace(request, members=members))
+    assert far(whole[1], whole[3]) < TOLERANCE and far(whole[1], whole[4]) < TOLERANCE
+    for chunk in (2, 3):
+        chunked = replace(request, members=members, sampler=replace(request.sampler, chunk=chunk))
+        found = engine.latents(chunked)
+        assert far(found, whole) < TOLERANCE
+        assert torch.equal(found, engine.latents(chunked)), "bit-identical for a fixed chunk size"
