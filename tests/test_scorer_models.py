@@ -259,4 +259,4 @@ def test_embedded_thresholds_are_read_from_beside_the_clip(tmp_path: Path) -> No
     given = Thresholds(clip_text=0.31, clip_base=0.5, clip_direction=-0.1, background_change=9.5, faces=None)
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "thresholds.json").write_text(json.dumps(asdict(given)))
-    assert embedded_thresholds(tmp_path) == given
+    assert embedded_thresholds(folder=tmp_path) == given
