@@ -34,10 +34,10 @@ BARS = {"gender": 0.95, "race": 0.92, "age": 0.92, "concept": 0.85}
 RENDERED_BAR = 0.98
 SEGMENTER_BAR = 0.9
 #: What generated pictures may fall short of rendered ones: cosine, share of members read right.
-SCORE_MARGIN, SHARE_MARGIN = 0.1, 0.2
+SCORE_MARGIN, SHARE_MARGIN = 0.05, 0.05
 #: How the embedded model draws best; the shipped demo spec says the same.
 GUIDANCE = 3.0
-EDIT = Edit(cross_replace={"default": 1.0, "edited": 0.2}, self_replace=0.8)
+EDIT = Edit(cross_replace={"default": 0.6, "edited": 0.2}, self_replace=0.8)
 BLEND = LocalBlend(words=("edited", "gender"), threshold=0.3, start=0.2)
 
 
