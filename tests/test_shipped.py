@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,12 @@ def test_every_folder_says_how_to_load_it() -> None:
         f"{part}/{name}" for part, name in configs.items() if not Path(WEIGHTS / part / name).is_file()
     ]
     assert missing == []
+
+
+def test_no_config_says_where_it_was_made() -> None:
+    found = [
+        path
+        for path in WEIGHTS.rglob("*.json")
+        if "_name_or_path" in path.read_text() and path.name == "config.json"
+    ]
+    assert [path for path in found if "/" in str(json.loads(path.read_text()).get("_name_or_path"))] == []

@@ -207,10 +207,14 @@ def save(drawing: Drawing, weights: Path) -> None:
     pipeline = drawing.pipeline(vae)
     pipeline.to(torch.float16)
     pipeline.save_pretrained(weights / "sdxl", safe_serialization=True)
-    for part in (
-        "text_encoder",
-        "text_encoder_2",
-    ):  # else transformers loads them as float16, beside a float32 UNet
-        path = weights / "sdxl" / part / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    # Else transformers loads the text encoders as float16, beside a float32 UNet.
+    _amend(weights / "sdxl" / "text_encoder" / "config.json", dtype="float32")
+    _amend(weights / "sdxl" / "text_encoder_2" / "config.json", dtype="float32")
+    _amend(weights / "sdxl" / "vae" / "config.json", _name_or_path=None)  # where it lay when it was trained
+
+
+def _amend(path: Path, **changes: str | None) -> None:
+    """Change keys of a JSON file; None removes one."""
+    config = json.loads(path.read_text()) | changes
+    kept = {key: value for key, value in config.items() if key not in changes or value is not None}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
