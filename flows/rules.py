@@ -73,6 +73,10 @@ def _size(spec: Spec, source: str) -> None:
     size = [spec.sampler.width, spec.sampler.height]
     if (size[0] is None) != (size[1] is None):
         raise refusal(source, "sampler.width", size, "width and height both, or null for both")
+    if spec.sampler.chunk is not None and spec.sampler.memory_gb is not None:
+        raise refusal(
+            source, "sampler.memory_gb", spec.sampler.memory_gb, "null where sampler.chunk is given"
+        )
 
 
 def _replace(spec: Spec, source: str) -> None:

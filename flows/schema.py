@@ -77,6 +77,9 @@ class SamplerDoc(Doc):
     dtype: Dtype = wanted("one of float32, float16, bfloat16", "float32")
     negative_prompt: str = wanted("a text", "")
     chunk: Count | None = wanted("the members per UNet call, 1 or more, or null for the whole set", None)
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="a number of GB above 0, or null for no budget"
+    )
 
 
 class BlendDoc(Doc):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .edits import SetEdits, chunks
 from .engine import Glance, SetRequest
+from .memory import members_that_fit
 from .p2p.install import attention_edit
 from .p2p.sampling import Conditions, Sampling
 from .plan import derive_seed
@@ -71,6 +72,7 @@ class SdxlEngine:
     def check(self, request: SetRequest) -> None:
         """Align every edit of a request without computing anything; see `Engine.check`."""
         edits = self.edits(request)
+        self._chunk(request.sampler)
         edits.blend([0], 1, False, self._levels(request.sampler), "cpu")
         own = type(self.pipe.scheduler)
         if request.sampler.scheduler == "model" and own not in _SCHEDULERS.values():
@@ -109,14 +111,14 @@ class SdxlEngine:
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"out of memory on {self.device} with {len(request.members)} members in chunks of "
-                f"{request.sampler.chunk or 'all'}: lower sampler.chunk or the picture size, or take dtype float16"
+                f"{self._chunk(request.sampler) or 'all'}: lower sampler.chunk or the picture size, or take dtype float16"
             ) from error
 
     def _samplings(self, request: SetRequest) -> list[Sampling]:
         """Prepare every UNet call of a request."""
         edits, bases = self.edits(request), [member.base for member in request.members]
         with torch.inference_mode():
-            return [self._begin(request, rows, edits) for rows in chunks(bases, request.sampler.chunk)]
+            return [self._begin(request, rows, edits) for rows in chunks(bases, self._chunk(request.sampler))]
 
     def _advanced(self, samplings: Sequence[Sampling], until: int, predicted: bool = False) -> Tensor:
         """Denoise every call up to step `until`; returns latents (R, C, h, w), or those predicted from there."""
@@ -162,6 +164,19 @@ class SdxlEngine:
     def _size(self, sampler: Sampler) -> tuple[int, int]:
         own = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
         return sampler.height or own, sampler.width or own
+
+    def _chunk(self, sampler: Sampler) -> int | None:
+        """Return the members of a UNet call, None for the whole set."""
+        if sampler.chunk is not None or sampler.memory_gb is None:
+            return sampler.chunk
+        height, width = (side // self.pipe.vae_scale_factor for side in self._size(sampler))
+        parts = (self.pipe.unet, self.pipe.vae, self.pipe.text_encoder, self.pipe.text_encoder_2)
+        weights = sum(value.numel() * value.element_size() for part in parts for value in part.parameters())
+        channels = self.pipe.unet.config.block_out_channels[0]
+        guided = sampler.guidance != 1.0
+        return members_that_fit(
+            sampler.memory_gb, weights, height * width, channels, self.dtype.itemsize, guided
+        )
 
     def _levels(self, sampler: Sampler) -> list[tuple[int, int]]:
         """Return height and width of every level of the UNet with cross-attention; the last level always has it."""

@@ -49,7 +49,10 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """How one set is denoised; ``chunk`` counts members per UNet call, None means the whole set."""
+    """How one set is denoised.
+
+    ``chunk`` counts members per UNet call; None means as many as fit ``memory_gb``, or else the whole set.
+    """
 
     steps: int = 50
     guidance: float = 7.5
@@ -59,6 +62,7 @@ class Sampler:
     dtype: Dtype = "float32"
     negative_prompt: str = ""
     chunk: int | None = None
+    memory_gb: float | None = None
 
 
 def default_cross_replace() -> dict[str, float]:

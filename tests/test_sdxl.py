@@ -14,6 +14,7 @@ from tiny_sdxl import save_tiny
 from flows.settings import load_spec
 from generators.edits import chunks
 from generators.engine import SetRequest
+from generators.memory import PEAK_MAPS
 from generators.p2p.align import AlignmentError
 from generators.plan import Member, make_plan, members
 from generators.sdxl import SdxlEngine
@@ -97,6 +98,23 @@ def test_chunks_give_the_same_pictures(engine: SdxlEngine, chunk: int) -> None:
     whole = arrays(engine.generate(a_set()))
     parts = arrays(engine.generate(a_set(sampler=replace(SAMPLER, chunk=chunk))))
     assert np.abs(whole - parts).max() <= 1
+
+
+def test_a_memory_budget_decides_the_chunk(engine: SdxlEngine) -> None:
+    """The tiny model: 16 x 16 latents, 16 channels, 4 bytes, both halves of the guidance: 1 MB a member."""
+    weights = sum(
+        value.numel() * 4
+        for part in (engine.pipe.unet, engine.pipe.vae, engine.pipe.text_encoder, engine.pipe.text_encoder_2)
+        for value in part.parameters()
+    )
+    member = 2 * PEAK_MAPS * 16 * 16 * 16 * 4
+    for members_fit in (2, 5):
+        sampler = replace(SAMPLER, memory_gb=(weights + (members_fit + 0.5) * member) / 1e9)
+        assert engine._chunk(sampler) == members_fit
+    whole = arrays(engine.generate(a_set()))
+    assert np.abs(arrays(engine.generate(a_set(sampler=sampler))) - whole).max() <= 1
+    with pytest.raises(ModelError, match=r"sampler\.memory_gb: given 0\.001, wanted at least"):
+        engine.check(a_set(sampler=replace(SAMPLER, memory_gb=0.001)))
 
 
 def test_chunks_hold_every_member_with_its_base_first() -> None:

@@ -168,6 +168,8 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("sampler.scheduler", "dimm", "sampler.scheduler", "did you mean 'ddim'?"),
     ("sampler.dtype", "float61", "sampler.dtype", "did you mean 'float16'?"),
     ("sampler.guidance", float("nan"), "sampler.guidance", "from 0 to 100"),
+    ("sampler", {"chunk": 4, "memory_gb": 8.0}, "sampler.memory_gb", "null where sampler.chunk is given"),
+    ("sampler.memory_gb", 0.0, "sampler.memory_gb", "GB above 0"),
     ("sampler.chunk", 0, "sampler.chunk", "null for the whole set"),
     ("edit.kind", "replce", "edit.kind", "did you mean 'replace'?"),
     ("edit.kind", "replace", "edit.kind", "'White' and 'Middle Eastern' (axes.race)"),
