@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +24,7 @@ from flows_world import (
 )
 from storage_world import files
 
-from flows.campaign import Listener, Options, Stopped
+from flows.campaign import Listener, Options
 from flows.opening import load_factory, open_campaign, parse_range
 from flows.settings import spec_to_dict
 from generators.candidates import CandidateReport, Factory
@@ -271,95 +266,6 @@ def test_a_prompt_that_cannot_be_made_leaves_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(CounterpoiseError, match="90 tokens"):
         opened(tmp_path / "data", factory=load(engine=Strict(24)))
     assert not (tmp_path / "data").exists()
-
-
-def continued(dataset: Path, whole: Path) -> None:
-    """Assert that the same again gives what an undisturbed run gives."""
-    outcome = run_all(dataset)
-    assert outcome.root_sha256 == load_dataset(whole).root_sha256
-    assert [line for line in verify(dataset) if "left over" not in line] == []
-
-
-@pytest.mark.parametrize("at", [1, 4])
-def test_ctrl_c_leaves_a_dataset_that_continues(whole: Path, tmp_path: Path, at: int) -> None:
-    campaign = opened(tmp_path / "data", factory=load(engine=Interrupting(at)))
-    with pytest.raises(KeyboardInterrupt):
-        campaign.run_here()
-    assert len(list_shards(tmp_path / "data")) == (at - 1) // 2
-    assert verify(tmp_path / "data") == []
-    continued(tmp_path / "data", whole)
-
-
-def test_a_stopped_campaign_publishes_nothing_more(whole: Path, tmp_path: Path) -> None:
-    class Stopper(Listener):
-        def candidate(self, report: CandidateReport) -> None:
-            if report.set_id == "weapon_0000":
-                campaign.stop()
-
-    campaign = opened(tmp_path / "data", listeners=[Stopper()])
-    with pytest.raises(Stopped):
-        campaign.run_here()
-    assert [record.index for record in list_shards(tmp_path / "data")] == [0]
-    continued(tmp_path / "data", whole)
-
-
-def test_a_full_disk_is_one_line_and_loses_nothing(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    campaign = opened(tmp_path / "data")
-    campaign.start()
-    campaign.make_shard(0)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(CounterpoiseError, match="the disk is full") as caught:
-            campaign.make_shard(1)
-    assert "\n" not in str(caught.value)
-    assert verify(tmp_path / "data") == []
-    continued(tmp_path / "data", whole)
-
-
-def full(_: int) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-CHILD = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-from flows_world import Interrupting, load, opened
-import flows_world
-
-class Killed(Interrupting):
-    def generate(self, request):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), 9)
-        return flows_world.PreparedEngine.generate(self, request)
-
-campaign = opened(Path({dataset!r}), factory=load(engine=Killed({at})))
-campaign.run_here()
-campaign.finish()
-"""
-
-
-def child(dataset: Path, at: int = 0, fault: str = "") -> int:
-    """Run a campaign in a process of its own that is killed on the way; how it ended."""
-    code = CHILD.format(here=str(HERE), dataset=str(dataset), at=at)
-    environment = {**os.environ, "COUNTERPOISE_FAULT": fault, "PYTHONPATH": str(HERE.parent)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False).returncode
-
-
-def test_kill_9_while_generating_loses_at_most_the_shard(whole: Path, tmp_path: Path) -> None:
-    assert child(tmp_path / "data", at=4) == -signal.SIGKILL
-    assert [record.index for record in list_shards(tmp_path / "data")] == [0]
-    continued(tmp_path / "data", whole)
-    assert verify(tmp_path / "data") == []
-
-
-@pytest.mark.parametrize("fault", ["before_create", "#40"])
-def test_kill_9_while_publishing_continues(whole: Path, tmp_path: Path, fault: str) -> None:
-    assert child(tmp_path / "data", fault=fault) == -signal.SIGKILL
-    continued(tmp_path / "data", whole)
 
 
 def in_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
