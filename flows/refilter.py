@@ -139,7 +139,7 @@ def _planned(dataset: str) -> dict[str, Tally]:
 
 
 def _candidates(dataset: str) -> Iterator[_Candidate]:
-    """Every candidate with its members' scores, candidates of a set together."""
+    """Every finished candidate with its members' scores, candidates of a set together; previews are no final scores."""
     rows = _rows(dataset)
     for _, members in groupby(rows, key=lambda row: (row["set_id"], row["candidate"])):
         whole = list(members)
@@ -150,7 +150,7 @@ def _candidates(dataset: str) -> Iterator[_Candidate]:
 
 def _rows(dataset: str) -> Iterator[dict[str, Any]]:
     names = ["set_id", "candidate", "concept", "kept", *SCORES]
-    records: Any = table(dataset)
+    records: Any = table(dataset).filter("reason IS NULL OR NOT starts_with(reason, 'preview_')")
     asked = records.order("set_id, candidate, member").project(", ".join(names))
     for batch in asked.to_arrow_reader(_BATCH):
         yield from batch.to_pylist()

@@ -125,11 +125,18 @@ class ThresholdsDoc(Doc):
     faces: Count | None = wanted(f"{_COUNT}, or null where it is not judged", 1)
 
 
+class EarlyDoc(ThresholdsDoc):
+    """The limits of early rejection: what is not named is not judged, but for nsfw."""
+
+    attribute_share: Share | None = wanted(f"{_SHARE}, or null where it is not judged", None)
+    faces: Count | None = wanted(f"{_COUNT}, or null where it is not judged", None)
+
+
 class PreviewDoc(Doc):
     """Early rejection."""
 
     share: float = Field(default=0.4, gt=0, lt=1, description="a share of the steps between 0 and 1")
-    filters: ThresholdsDoc | None = wanted('"auto" or a mapping of limits', None)
+    filters: EarlyDoc | None = wanted('"auto" or a mapping of limits', None)
 
 
 class ScorersDoc(Doc):

@@ -24,11 +24,13 @@ class SetEdits:
         request: whose edits these are.
         alignments: one per member.
         marks: token positions of the local blend's words, per member; empty without one.
+        length: tokens that the text encoder takes.
     """
 
     request: SetRequest
     alignments: tuple[Alignment | None, ...]
     marks: tuple[tuple[int, ...], ...]
+    length: int
 
     @classmethod
     def of(cls, request: SetRequest, tokenizer: Any) -> SetEdits:
@@ -53,8 +55,10 @@ class SetEdits:
             for member in members
         )
         blended = edit.local_blend is not None and edit.p2p
-        marks = tuple(_marks(request, k, words[m.prompt]) if blended else () for k, m in enumerate(members))
-        return cls(request, alignments, marks)
+        marks = tuple(
+            _marks(request, k, words[m.prompt], alignments) if blended else () for k, m in enumerate(members)
+        )
+        return cls(request, alignments, marks, tokenizer.model_max_length)
 
     def plan(self, rows: Sequence[int], steps: int, guided: bool) -> EditPlan:
         """Return the plan of a UNet call with these members, the unconditional half first where there is guidance."""
@@ -67,7 +71,7 @@ class SetEdits:
             bases,
             [self.alignments[row] for row in rows],
             edit.self_replace,
-            edit.cross_replace.get("edited", 0.0),
+            edit.cross_replace.get("edited", edit.cross_replace.get("default", 1.0)),
             steps,
             edit.self_resolution,
         )
@@ -88,15 +92,15 @@ class SetEdits:
         chosen = self.request.edit.local_blend
         if chosen is None:
             return None
-        marks = torch.zeros(len(rows) * (2 if guided else 1), 77)
+        marks = torch.zeros(len(rows) * (2 if guided else 1), self.length)
         for k, row in enumerate(rows):
             marks[k - len(rows), list(self.marks[row])] = 1
-        pixels = word_pixels(levels, chosen.resolution)
-        return Blend(marks.to(device), pixels, chosen.threshold, round(chosen.start * steps), len(rows))
+        level = word_level(levels, chosen.resolution)
+        return Blend(marks.to(device), level, chosen.threshold, round(chosen.start * steps), len(rows))
 
 
-def word_pixels(levels: Sequence[tuple[int, int]], resolution: int | None) -> int:
-    """Return the pixels of the attention layers whose word maps count.
+def word_level(levels: Sequence[tuple[int, int]], resolution: int | None) -> tuple[int, int]:
+    """Return height and width of the attention layers whose word maps count.
 
     Args:
         levels: height and width of every level of the UNet with cross-attention.
@@ -112,8 +116,7 @@ def word_pixels(levels: Sequence[tuple[int, int]], resolution: int | None) -> in
             "cross-attention, or null"
         )
     fitting = [side for side in sides if side <= _FINEST]
-    height, width = sides[resolution or max(fitting, default=min(sides))]
-    return height * width
+    return sides[resolution or max(fitting, default=min(sides))]
 
 
 def _words(prompt: str, tokenizer: Any) -> Words:
@@ -124,30 +127,38 @@ def _words(prompt: str, tokenizer: Any) -> Words:
     return split_words(prompt, encode, tokenizer.model_max_length)
 
 
-def _marks(request: SetRequest, row: int, words: Words) -> tuple[int, ...]:
-    """Return the token positions of the blend's words in one member's prompt."""
-    member = request.members[row]
-    family = [other for other in request.members if other.base == member.base]
-    differing = [
-        axis for axis, value in member.values.items() if any(o.values.get(axis) != value for o in family)
-    ]
-    chosen = request.edit.local_blend
+def _marks(
+    request: SetRequest, row: int, words: Words, alignments: Sequence[Alignment | None]
+) -> tuple[int, ...]:
+    """Return the token positions of the blend's words in one member's prompt.
+
+    Raises:
+        AlignmentError: a word is not there, or nothing differs where "edited" is asked for.
+    """
+    member, chosen = request.members[row], request.edit.local_blend
     found: set[int] = set()
     for name in chosen.words if chosen else ():
-        phrases = (
-            [member.values[axis] for axis in differing]
+        tokens = (
+            _differing(request, row, alignments)
             if name == "edited"
-            else [member.values.get(name, name)]
+            else word_tokens(words, member.values.get(name, name))
         )
-        for phrase in phrases:
-            tokens = word_tokens(words, phrase)
-            if not tokens:
-                raise AlignmentError(
-                    f'edit.local_blend.words: {name!r} is not in the prompt {words.prompt!r}; give "edited", an axis, or a '
-                    "word of every prompt"
-                )
-            found.update(tokens)
+        if not tokens and (name != "edited" or alignments[row] is not None):
+            raise AlignmentError(
+                f'edit.local_blend.words: {name!r} is not in the prompt {words.prompt!r}; give "edited" where words '
+                "differ, an axis, or a word of every prompt"
+            )
+        found.update(tokens)
     return tuple(sorted(found))
+
+
+def _differing(request: SetRequest, row: int, alignments: Sequence[Alignment | None]) -> set[int]:
+    """Return the tokens of an edit that differ from its base's, or those of a base that any of its edits changes."""
+    own = alignments[row]
+    if own is not None:
+        return set(own.edited)
+    edits = [alignments[m.index] for m in request.members if m.base == row and m.index != row]
+    return {token for one in edits if one is not None for token in one.replaced}
 
 
 def chunks(bases: Sequence[int], size: int | None) -> list[list[int]]:

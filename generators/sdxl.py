@@ -41,7 +41,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "lcm": {"clip_sample": False},
     "dpmpp": {"algorithm_type": "dpmsolver++"},
 }
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class SdxlEngine:
@@ -61,9 +61,11 @@ class SdxlEngine:
         folder = model_folder(model)
         self.model = model
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = torch.float32 if self.device == "cpu" else _DTYPES[dtype]
+        self.dtype = torch.float32 if self.device == "cpu" else DTYPES[dtype]
         self._facts = describe(model, folder)
         self.pipe = _load(model, str(folder), self.dtype).to(self.device)
+        parts = (self.pipe.unet, self.pipe.vae, self.pipe.text_encoder, self.pipe.text_encoder_2)
+        self.parameters = sum(value.numel() for part in parts for value in part.parameters())
 
     def describe(self) -> Mapping[str, object]:
         """Return what the weights are."""
@@ -73,6 +75,7 @@ class SdxlEngine:
         """Align every edit of a request without computing anything; see `Engine.check`."""
         edits = self.edits(request)
         self._chunk(request.sampler)
+        self._timed(request.sampler)
         edits.blend([0], 1, False, self._levels(request.sampler), "cpu")
         own = type(self.pipe.scheduler)
         if request.sampler.scheduler == "model" and own not in _SCHEDULERS.values():
@@ -137,8 +140,7 @@ class SdxlEngine:
     def _begin(self, request: SetRequest, rows: Sequence[int], edits: SetEdits) -> Sampling:
         """Prepare the loop for some members, whose bases come first."""
         sampler = request.sampler
-        scheduler = _scheduler(self.pipe.scheduler, sampler.scheduler)
-        scheduler.set_timesteps(sampler.steps, device=self.device)
+        scheduler = self._timed(sampler)
         tokens, pooled, guided = self._embed([request.prompts[row] for row in rows], sampler)
         height, width = self._size(sampler)
         ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=tokens.dtype, device=self.device)
@@ -165,17 +167,28 @@ class SdxlEngine:
         own = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
         return sampler.height or own, sampler.width or own
 
+    def _timed(self, sampler: Sampler) -> Any:
+        """Return a fresh scheduler with its timesteps set."""
+        scheduler = _scheduler(self.pipe.scheduler, sampler.scheduler)
+        try:
+            scheduler.set_timesteps(sampler.steps, device=self.device)
+        except ValueError as error:
+            raise ModelError(
+                f"sampler.steps: given {sampler.steps}, which {sampler.scheduler} cannot do; lower it or take another "
+                f"scheduler ({str(error).splitlines()[0]})"
+            ) from error
+        return scheduler
+
     def _chunk(self, sampler: Sampler) -> int | None:
         """Return the members of a UNet call, None for the whole set."""
         if sampler.chunk is not None or sampler.memory_gb is None:
             return sampler.chunk
         height, width = (side // self.pipe.vae_scale_factor for side in self._size(sampler))
-        parts = (self.pipe.unet, self.pipe.vae, self.pipe.text_encoder, self.pipe.text_encoder_2)
-        weights = sum(value.numel() * value.element_size() for part in parts for value in part.parameters())
         channels = self.pipe.unet.config.block_out_channels[0]
         guided = sampler.guidance != 1.0
+        itemsize = DTYPES[sampler.dtype].itemsize
         return members_that_fit(
-            sampler.memory_gb, weights, height * width, channels, self.dtype.itemsize, guided
+            sampler.memory_gb, self.parameters, height * width, channels, itemsize, guided
         )
 
     def _levels(self, sampler: Sampler) -> list[tuple[int, int]]:
@@ -235,8 +248,8 @@ def _load(model: str, folder: str, dtype: torch.dtype) -> Any:
 def _scheduler(own: Any, name: str) -> Any:
     """Return a fresh scheduler for one loop: the named kind with the model's own noise schedule."""
     if name == "model":
-        return type(own).from_config(own.config)
-    return _SCHEDULERS[name].from_config(own.config, **_FIXED.get(name, {}))
+        name = next((kind for kind, known in _SCHEDULERS.items() if known is type(own)), name)
+    return _SCHEDULERS.get(name, type(own)).from_config(own.config, **_FIXED.get(name, {}))
 
 
 def _unscaled(vae: Any, latents: Tensor) -> Tensor:

@@ -86,8 +86,9 @@ class ExplicitMaps:
                 mapper, scale = (
                     torch.from_numpy(part).to(base) for part in (alignment.mapper, alignment.scale)
                 )
-                injected = (base[self.state.bases[row]] @ mapper) * scale
-                asked[row] = alpha * injected + (1 - alpha) * base[row]
+                known = (mapper.sum(0) > 0).to(base)
+                refined = known * (base[self.state.bases[row]] @ mapper) + (1 - known) * base[row]
+                asked[row] = alpha * scale * refined + (1 - alpha) * base[row]
         halves[-1] = asked
         self._keep(asked)
         return torch.cat(halves)

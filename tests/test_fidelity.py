@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from transformers import ViTConfig, ViTModel
 
-from generators import fidelity
 from generators.fidelity import Lpips, Structure, mean_of, psnr_outside, ssim_outside
 from storage.errors import CounterpoiseError
 
@@ -91,4 +90,3 @@ def test_lpips_blackens_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_mean_takes_what_is_finite() -> None:
     assert mean_of([1.0, None, float("inf"), 3.0]) == 2
     assert np.isnan(mean_of([None]))
-    assert fidelity.__doc__

@@ -69,7 +69,8 @@ def test_refine_lets_common_words_follow_and_new_words_not() -> None:
     found = align(base, edit, "auto", SHARES)
     new = [token for span in edit.spans[1:3] for token in range(*span)]
     assert list(found.edited) == new
-    assert found.share[new].tolist() == [0] * len(new)
+    assert found.follows[new].tolist() == [0] * len(new)
+    assert found.follows.sum() == 77 - len(new)
     assert not found.mapper[:, new].any()
     assert found.mapper[base.spans[-1][0], edit.spans[-1][0]] == 1
 
@@ -114,10 +115,13 @@ def test_every_followed_token_takes_over_exactly_one_share(old: str, new: str, p
         words(f"A photo of a young {new} man {phrase}"),
     )
     found = align(base, edit, "auto", SHARES)
-    columns = found.mapper.sum(0)
-    followed = found.share > 0
-    assert columns[followed] == pytest.approx(
-        np.ones(followed.sum()) if old.count(" ") == new.count(" ") else columns[followed]
+    rows = found.mapper.sum(1)[: base.end]
+    assert rows == pytest.approx(np.round(rows)) and set(np.round(rows)) <= {0, 1}, (
+        "taken over once, or by none"
     )
-    assert (columns[~followed] >= 0).all()
+    if old == new:
+        assert found.edited == found.replaced == ()
+        return
+    assert (rows[list(found.replaced)] == 0).all() == (old.count(" ") != new.count(" "))
+    assert found.follows[list(found.edited)].all() == (old.count(" ") == new.count(" "))
     assert found.share[edit.end] == 1

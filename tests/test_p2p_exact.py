@@ -19,6 +19,7 @@ PROMPTS = {
     "replace": ("A photo of a White man in a garden", "A photo of a Black man in a garden"),
     "uneven": ("A photo of a chef in a garden", "A photo of an anaesthesiologist in a garden"),
     "refine": ("A photo of a White man", "A photo of a Middle Eastern man with glasses"),
+    "adjacent": ("A photo of a White man in a garden", "A photo of a Black woman in a garden"),
     "same": ("A photo of a smiling man", "A photo of a smiling man"),
 }
 SLOW = {"default": 0.8, "edited": 0.4}
@@ -29,6 +30,8 @@ CASES: dict[str, tuple[str, Edit]] = {
     "reweight": ("same", Edit(reweight={"smiling": 3.0}, cross_replace={"default": 1.0, "edited": 1.0})),
     "replace and reweight": ("replace", Edit(reweight={"edited": 2.0, "garden": -1.0}, cross_replace=SLOW)),
     "refine and reweight": ("refine", Edit(reweight={"man": 2.5}, cross_replace=SLOW)),
+    "reweight of a new word": ("refine", Edit(reweight={"edited": 3.0, "glasses": -2.0}, cross_replace=SLOW)),
+    "adjacent words": ("adjacent", Edit(cross_replace=SLOW)),
     "per-word schedules": (
         "replace",
         Edit(cross_replace={"default": 0.7, "edited": 0.2, "garden": 0.5, "man": 0.0}),
@@ -41,7 +44,7 @@ CASES: dict[str, tuple[str, Edit]] = {
 BLENDS = {
     "replace": ("replace", Edit(cross_replace=SLOW, local_blend=LocalBlend(("edited", "man"), 0.4, 0.2))),
     "refine": ("refine", Edit(cross_replace=SLOW, local_blend=LocalBlend(("man",), 0.6, 0.3))),
-    "reweight": ("same", Edit(reweight={"smiling": 2.0}, local_blend=LocalBlend(("smiling",), 0.5, 0.0))),
+    "reweight": ("same", Edit(reweight={"smiling": 2.0}, local_blend=LocalBlend(("man",), 0.5, 0.0))),
     "coarse maps": (
         "replace",
         Edit(halves="conditional", local_blend=LocalBlend(("man",), 0.5, 0.1, resolution=8)),

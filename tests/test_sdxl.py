@@ -18,7 +18,7 @@ from generators.memory import PEAK_MAPS
 from generators.p2p.align import AlignmentError
 from generators.plan import Member, make_plan, members
 from generators.sdxl import SdxlEngine
-from generators.spec import Edit, Sampler
+from generators.spec import Edit, LocalBlend, Sampler
 from generators.weights import ModelError
 
 SAMPLER = Sampler(steps=3, guidance=3.0, scheduler="ddim")
@@ -103,7 +103,7 @@ def test_chunks_give_the_same_pictures(engine: SdxlEngine, chunk: int) -> None:
 def test_a_memory_budget_decides_the_chunk(engine: SdxlEngine) -> None:
     """The tiny model: 16 x 16 latents, 16 channels, 4 bytes, both halves of the guidance: 1 MB a member."""
     weights = sum(
-        value.numel() * 4
+        value.numel() * 4  # float32
         for part in (engine.pipe.unet, engine.pipe.vae, engine.pipe.text_encoder, engine.pipe.text_encoder_2)
         for value in part.parameters()
     )
@@ -115,6 +115,36 @@ def test_a_memory_budget_decides_the_chunk(engine: SdxlEngine) -> None:
     assert np.abs(arrays(engine.generate(a_set(sampler=sampler))) - whole).max() <= 1
     with pytest.raises(ModelError, match=r"sampler\.memory_gb: given 0\.001, wanted at least"):
         engine.check(a_set(sampler=replace(SAMPLER, memory_gb=0.001)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(136, 88), (64, 96), (72, 40)])
+def test_local_blend_at_sizes_that_do_not_halve_evenly(engine: SdxlEngine, height: int, width: int) -> None:
+    sampler = replace(SAMPLER, height=height, width=width)
+    blended = Edit(local_blend=LocalBlend(("edited",), 0.99, 0.0))
+    images = engine.generate(a_set(sampler=sampler, edit=blended))
+    assert {image.size for image in images} == {(width, height)}
+
+
+def test_blend_words_and_resolutions_that_there_are_not_are_refused_before_any_work(
+    engine: SdxlEngine,
+) -> None:
+    for blend, words in (
+        (LocalBlend(("sword",)), r"'sword' is not in the prompt"),
+        (LocalBlend(resolution=5), r"resolution: given 5, wanted one of \[8\]"),
+    ):
+        with pytest.raises(AlignmentError, match=words):
+            engine.check(a_set(edit=Edit(local_blend=blend)))
+
+
+def test_steps_that_a_scheduler_cannot_do_are_refused_before_any_work(engine: SdxlEngine) -> None:
+    with pytest.raises(ModelError, match=r"sampler\.steps: given 60, which lcm cannot do"):
+        engine.check(a_set(sampler=replace(SAMPLER, steps=60, scheduler="lcm")))
+
+
+def test_a_glance_shows_the_local_blend(engine: SdxlEngine) -> None:
+    request = a_set(edit=Edit(local_blend=LocalBlend(("edited",), 0.99, 0.0)))
+    last = arrays(engine.glance(request, 1.0).images)
+    assert np.abs(last - arrays(engine.generate(request))).max() <= 1
 
 
 def test_chunks_hold_every_member_with_its_base_first() -> None:

@@ -41,15 +41,22 @@ class Alignment:
 
     Attributes:
         mapper: (T, T) float32, see the notation above; the columns of tokens that follow nothing are zero.
-        share: (T,) float32, the share of the denoising steps for which edited token j follows its base.
+        share: (T,) float32, the share of the denoising steps for which edited token j follows its base, if it can.
         scale: (T,) float32, the equalizer (Hertz et al. 2022, section 3.2, attention re-weighting) of each edited token.
         edited: token positions of the words that differ.
+        replaced: token positions of the base's words that differ.
     """
 
     mapper: NDArray[np.float32]
     share: NDArray[np.float32]
     scale: NDArray[np.float32]
     edited: tuple[int, ...]
+    replaced: tuple[int, ...]
+
+    @property
+    def follows(self) -> NDArray[np.float32]:
+        """(T,) 1 where edited token j has a counterpart in the base, else 0."""
+        return (self.mapper.sum(0) > 0).astype(np.float32)
 
 
 def split_words(prompt: str, encode: Encode, length: int = 77) -> Words:
@@ -93,7 +100,7 @@ def align(
 
     "replace" (Hertz et al. 2022, section 3.2, word swap) lets the new word follow the old word's map; it needs one
     word for one word. "refine" (prompt refinement) lets words that both prompts have follow, and new words not.
-    "auto" takes replace where it fits and refine elsewhere.
+    "auto" takes word swap wherever as many words differ on both sides, word by word, and refine elsewhere.
 
     Args:
         base: words of the base prompt.
@@ -107,8 +114,8 @@ def align(
         AlignmentError: replace was asked for and more or fewer than one word differs on either side.
     """
     blocks = _changed_blocks(base, edit)
-    fits = all(old == new == 1 for *_, old, new in blocks)
-    if kind == "replace" and (not fits or len(blocks) != 1):
+    fits = all(old == new for *_, old, new in blocks)
+    if kind == "replace" and [block[2:] for block in blocks] != [(1, 1)]:
         raise AlignmentError(
             f"replace needs exactly one word for one word; {base.prompt!r} to {edit.prompt!r} changes "
             f"{_differing(base, edit)}: use refine, or one-word values"
@@ -116,16 +123,22 @@ def align(
     swap = kind == "replace" or (kind == "auto" and fits)
     mapper = np.zeros((length, length), np.float32)
     edited: list[int] = []
+    replaced: list[int] = []
     for tag, i0, i1, j0, j1 in _opcodes(base, edit):
         if tag == "equal" or (swap and i1 - i0 == j1 - j0):
             for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
                 _map_word(mapper, base.spans[i], edit.spans[j])
         if tag != "equal":
             edited.extend(token for j in range(j0, j1) for token in range(*edit.spans[j]))
+            replaced.extend(token for i in range(i0, i1) for token in range(*base.spans[i]))
     _map_ends(mapper, base.end, edit.end)
-    share = by_word(edit, edited, cross_replace, 1.0, length)
-    share = np.where(mapper.sum(0) > 0, share, 0).astype(np.float32)
-    return Alignment(mapper, share, by_word(edit, edited, reweight or {}, 1.0, length), tuple(edited))
+    return Alignment(
+        mapper,
+        by_word(edit, edited, cross_replace, 1.0, length),
+        by_word(edit, edited, reweight or {}, 1.0, length),
+        tuple(edited),
+        tuple(replaced),
+    )
 
 
 def _comparable(words: Words) -> list[str]:

@@ -5,6 +5,8 @@ With Q, K, V of the base b or of its edit e, M the mapper, alpha the schedule an
     self-attention:   out_e = attn(Q_b, K_b, V_e)
     cross-attention:  out_e = attn(Q_b, K_b, M diag(c alpha) V_e) + attn(Q_e, K_e, diag(1 - alpha) V_e)
 
+where a word that has no counterpart in the base keeps (1 - alpha + c alpha) of its own.
+
 What a formula does not need is not computed: no queries and keys of rows that only follow, no second term where alpha is 1.
 """
 

@@ -18,14 +18,14 @@ class Blend:
 
     Attributes:
         marks: (U, T) 1 at the tokens of the words whose region may change; conditional rows only, else 0.
-        pixels: pixels of the layers whose word maps count.
+        level: height and width of the layers whose word maps count.
         threshold: of the normalised map, in [0, 1].
         start: first step that is blended, counted from 0.
         rows: how many rows the latents have; the last ones of the U.
     """
 
     marks: Tensor
-    pixels: int
+    level: tuple[int, int]
     threshold: float
     start: int
     rows: int
@@ -41,7 +41,7 @@ class WordMaps:
 
     def wants(self, pixels: int) -> bool:
         """Tell whether the maps of a layer with so many pixels count."""
-        return pixels == self.blend.pixels
+        return pixels == self.blend.level[0] * self.blend.level[1]
 
     def add(self, maps: Tensor) -> None:
         """Take the maps (U, H, P) of one layer at one step."""
@@ -84,7 +84,6 @@ def blend_step(latents: Tensor, base: Sequence[int], maps: WordMaps, step: int) 
     blend = maps.blend
     if step < blend.start or maps.total is None:
         return latents
+    total = maps.total.unflatten(1, blend.level)
     height, width = latents.shape[-2:]
-    side = (blend.pixels * height / width) ** 0.5
-    total = maps.total.unflatten(1, (round(side), -1))
     return blended(latents, base, region(total, height, width, blend.threshold))

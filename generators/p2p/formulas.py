@@ -1,7 +1,8 @@
 """Prompt-to-prompt without attention maps: every controller of the paper is linear in the map, so it moves to the values.
 
 Notation: A_b = softmax(Q_b K_b' / sqrt(d)) the map of base b and A_e that of its edit e; M the mapper, alpha the schedule
-and c the equalizer of the edit's tokens; H heads, P pixels, T keys, D channels of a head. Softmax is taken in float32.
+and c the equalizer of the edit's tokens; H heads, P pixels, T keys, D channels of a head. Softmax is taken in float32; its
+arguments are in the model's dtype.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def injected_values(value: Tensor, moved: Tensor) -> Tensor:
     """M diag(c alpha) V_e, so that A_b times it is c alpha (A_b M) V_e.
 
     This one product is word swap (Hertz et al. 2022, section 3.2, M = the words' mapper), prompt refinement (M = the
-    index mapper, alpha = 0 for new words) and re-weighting (c), as the paper's code composes them.
+    index mapper, whose columns are zero for new words) and re-weighting (c).
 
     Args:
         value: (T, C) of the edit.
@@ -83,10 +84,12 @@ def injected_values(value: Tensor, moved: Tensor) -> Tensor:
 
 
 def kept_values(value: Tensor, kept: Tensor) -> Tensor:
-    """diag(1 - alpha) V_e, so that A_e times it is what the edit keeps of its own map.
+    """diag(1 - alpha + c alpha (1 - m)) V_e, so that A_e times it is what the edit keeps of its own map.
+
+    Where a token has a counterpart (m = 1) that is 1 - alpha; new words are re-weighted too, as the paper's code has it.
 
     Args:
         value: (B, T, C).
-        kept: (B, T), 1 - alpha, float32.
+        kept: (B, T) of the step's plan, float32.
     """
     return (kept[..., None] * wide(value)).to(value.dtype)

@@ -22,15 +22,15 @@ Halves = Literal["conditional", "both"]
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What holds at one step; M is the mapper, alpha the schedule, c the equalizer of `align`.
+    """What holds at one step; M is the mapper, alpha the schedule, c the equalizer, m the tokens that have a counterpart.
 
     Attributes:
         base: the row that each of the U rows follows; a base names itself.
         pooled: the row whose pooled text embedding each row uses.
         follow_self: rows follow their base's self-attention at this step.
         self_side: in layers of at most this many pixels a side; None for all.
-        moved: (U, T, T), M diag(c alpha).
-        kept: (U, T), 1 - alpha.
+        moved: (U, T, T), M diag(c alpha), whose columns are zero where m is.
+        kept: (U, T), 1 - alpha + c alpha (1 - m): what a token keeps of its own map.
         own: rows whose `kept` is not all zero, which therefore need their own map; with the bases.
         follows_words: some row's `moved` is not all zero.
     """
@@ -85,7 +85,9 @@ class EditPlan:
     def at(self, step: int, device: torch.device | str = "cpu") -> StepPlan:
         """Return what holds at `step`, counted from 0."""
         alpha = (step < self.share * self.steps - 1e-6).astype(np.float32)
-        own = [row for row, base in enumerate(self.base) if row == base or (alpha[row] < 1).any()]
+        mapped = self.mapper.sum(1) > 0
+        kept = 1 - alpha + self.scale * alpha * (1 - mapped)
+        own = [row for row, base in enumerate(self.base) if row == base or (kept[row] != 0).any()]
         follows = step < self.pooled_share * self.steps - 1e-6
         return StepPlan(
             base=self.base,
@@ -93,9 +95,9 @@ class EditPlan:
             follow_self=step < self.self_share * self.steps - 1e-6,
             self_side=self.self_side,
             moved=torch.from_numpy(self.mapper * (self.scale * alpha)[:, None, :]).to(device),
-            kept=torch.from_numpy(1 - alpha).to(device),
+            kept=torch.from_numpy(kept.astype(np.float32)).to(device),
             own=tuple(own),
-            follows_words=bool(alpha.any()),
+            follows_words=bool((alpha * mapped).any()),
         )
 
 

@@ -98,6 +98,7 @@ class Sampling:
         if self.maps is not None and now is not None:
             bases = [base % rows for base in now.base[-rows:]]
             self.latents = blend_step(self.latents, bases, self.maps, step)
+            self.predicted = blend_step(self.predicted, bases, self.maps, step)
 
 
 def _own_noise(scheduler: Any, seed: int, rows: int) -> dict[str, Any]:

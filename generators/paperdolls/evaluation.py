@@ -37,7 +37,7 @@ SEGMENTER_BAR = 0.9
 SCORE_MARGIN, SHARE_MARGIN = 0.05, 0.05
 #: How the embedded model draws best; the shipped demo spec says the same.
 GUIDANCE = 3.0
-EDIT = Edit(cross_replace={"default": 0.6, "edited": 0.2}, self_replace=0.8)
+EDIT = Edit(cross_replace={"default": 0.6, "edited": 0.2}, self_replace=0.9)
 BLEND = LocalBlend(words=("edited", "gender"), threshold=0.3, start=0.2)
 
 
