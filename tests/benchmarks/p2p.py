@@ -51,24 +51,25 @@ SDXL = {
 
 
 def a_plan(edits: int, guided: bool) -> EditPlan:
-    """One base and its edits under the CMSC spec's schedule: one word of four tokens changes; 10 steps."""
+    """One base and its edits under the CMSC spec's schedule: one word of two tokens changes; 10 steps."""
     import numpy as np
 
     eye = np.eye(77, dtype=np.float32)
     share = np.ones(77, np.float32)
     share[5:7] = 0.4
-    one = Alignment(eye, share, np.ones(77, np.float32), (5, 6))
+    one = Alignment(eye, share, np.ones(77, np.float32), (5, 6), (5, 6))
     plan = make_plan([0] * (edits + 1), [None, *[one] * edits], self_share=0.4, pooled_share=0.4, steps=10)
     return with_empty_half(plan, "both", 1.0) if guided else plan
 
 
 def core(method: str, pixels: int, heads: int, edits: int) -> Callable[[], object]:
     """Self-attention of one family without its projections, float32."""
-    draw = torch.Generator().manual_seed(0)
     rows = edits + 1
     needed = 1 if method == "ours" else rows
-    query, key = (torch.randn(needed, heads, pixels, 64, generator=draw) for _ in range(2))
-    value = torch.randn(rows, heads, pixels, 64, generator=draw)
+    query, key, value = (
+        torch.randn(count, heads, pixels, 64, generator=torch.Generator().manual_seed(k))
+        for k, count in enumerate((needed, needed, rows))
+    )
     step = a_plan(edits, guided=False).at(0)
     return {
         "plain": lambda: functional.scaled_dot_product_attention(query, key, value),
