@@ -26,9 +26,9 @@ _LABELS = (
     "never anybody's identity: nobody in these pictures exists."
 )
 _PROOF = (
-    "The same prompts from the same seeds, once edited by prompt-to-prompt and once sampled plainly. The "
-    "background change is the mean absolute difference of an edit to its base outside the person, in grey "
-    "levels (0 to 255)."
+    "The same prompts from the same seeds, once edited as the spec says (prompt-to-prompt, and local blend where it "
+    "is on) and once sampled plainly, over few sets: an illustration, not a measurement. The background change is "
+    "the mean absolute difference of an edit to its base outside the person, in grey levels (0 to 255)."
 )
 
 
@@ -88,7 +88,8 @@ def _parts(name: str, given: _Facts) -> Iterator[str]:
     ]
     yield f"<header><h1>{escape(name)}</h1>"
     yield paragraph(
-        "Counterfactual sets: pictures of one scene in which only prompted attributes differ.", soft=True
+        "Counterfactual sets: pictures from one noise that are prompted alike but for the attributes.",
+        soft=True,
     )
     yield links(sections) + "</header>"
     yield _summary(given)

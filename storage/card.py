@@ -135,7 +135,8 @@ def _what(manifest: DatasetManifest) -> str:
     )
     return (
         f"{counts.get('images', 0)} synthetic images in {counts.get('sets', 0)} counterfactual sets: "
-        "pictures of one scene from one noise, in which only the prompted values of these axes differ.\n\n"
+        "pictures from one noise whose prompts differ in the values of these axes alone. Members that share a base were "
+        "edited from it; bases were sampled separately.\n\n"
         f"{axes}\n\n"
         f"Made with counterpoise. Dataset `{manifest.dataset_id[:12]}`, shards `{root[:12]}`.\n"
     )
