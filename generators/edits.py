@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from .engine import SetRequest
-from .p2p.align import Alignment, AlignmentError, Words, align, split_words, word_tokens
+from .p2p.align import Alignment, align
 from .p2p.blend import Blend
 from .p2p.plan import EditPlan, make_plan, with_empty_half
+from .p2p.words import AlignmentError, Words, split_words, word_tokens
 
 _FINEST = 32  # word maps of larger layers are noisy; the paper takes 16 of 64, ports to SDXL 32 of 128
 

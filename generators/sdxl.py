@@ -19,7 +19,7 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from .edits import SetEdits, chunks
+from .edits import SetEdits, chunks, word_level
 from .engine import Glance, SetRequest
 from .memory import members_that_fit
 from .p2p.install import attention_edit
@@ -73,10 +73,11 @@ class SdxlEngine:
 
     def check(self, request: SetRequest) -> None:
         """Align every edit of a request without computing anything; see `Engine.check`."""
-        edits = self.edits(request)
+        self.edits(request)
         self._chunk(request.sampler)
         self._timed(request.sampler)
-        edits.blend([0], 1, False, self._levels(request.sampler), "cpu")
+        if blend := request.edit.local_blend:
+            word_level(self._levels(request.sampler), blend.resolution)
         own = type(self.pipe.scheduler)
         if request.sampler.scheduler == "model" and own not in _SCHEDULERS.values():
             raise ModelError(

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.concepts import CONCEPTS
-from generators.p2p.align import AlignmentError, Words, align, split_words
+from generators.p2p.align import align
+from generators.p2p.words import AlignmentError, Words, blocks, shared_words, split_words
 from generators.paperdolls.diffusion import build_tokenizer
 
 SHARES = {"default": 1.0, "edited": 0.4}
@@ -125,3 +126,45 @@ def test_every_followed_token_takes_over_exactly_one_share(old: str, new: str, p
     assert (rows[list(found.replaced)] == 0).all() == (old.count(" ") != new.count(" "))
     assert found.follows[list(found.edited)].all() == (old.count(" ") == new.count(" "))
     assert found.share[edit.end] == 1
+
+
+def longest(first: list[str], second: list[str]) -> int:
+    """Length of the longest common subsequence, by its definition."""
+    if not first or not second:
+        return 0
+    if first[-1] == second[-1]:
+        return 1 + longest(first[:-1], second[:-1])
+    return max(longest(first[:-1], second), longest(first, second[:-1]))
+
+
+SOME = st.lists(st.sampled_from(["a", "man", "red", "hat"]), max_size=6)
+
+
+@given(SOME, SOME)
+def test_words_are_aligned_globally(first: list[str], second: list[str]) -> None:
+    pairs = shared_words(first, second)
+    assert len(pairs) == longest(first, second), "as many pairs as there can be"
+    assert all(first[i] == second[j] for i, j in pairs)
+    assert pairs == sorted(pairs) and len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
+
+
+def test_shared_words_stand_in_as_few_runs_as_can_be() -> None:
+    found = shared_words(["a", "man"], ["a", "tall", "and", "a", "kind", "a", "man"])
+    assert found == [(0, 5), (1, 6)]
+
+
+def test_a_long_common_run_out_of_place_does_not_hide_the_words_in_place() -> None:
+    """A matcher that takes the longest run first pairs "in red" and loses the five words around."""
+    base, edit = words("in red a man and a woman sit"), words("a man by a woman sit in red")
+    old = [i for i, _ in shared_words(base.comparable, edit.comparable)]
+    assert [base.words[i] for i in old] == ["a", "man", "a", "woman", "sit"]
+
+
+def test_blocks_cover_both_prompts_in_order() -> None:
+    base, edit = words("A photo of a young man, smiling"), words("A photo of an old tall man, smiling")
+    assert blocks(base, edit) == [
+        ("equal", 0, 4, 0, 4),
+        ("changed", 4, 5, 4, 6),
+        ("equal", 5, 8, 6, 9),
+    ]
+    assert blocks(base, base) == [("equal", 0, 8, 0, 8)]

@@ -13,10 +13,11 @@ from tiny_sdxl import tiny_pipeline
 from torch import Tensor, nn
 
 from generators.p2p import formulas
-from generators.p2p.align import align, split_words
+from generators.p2p.align import align
 from generators.p2p.attention import Control, FollowBase
 from generators.p2p.install import attention_edit
 from generators.p2p.plan import EditPlan, StepPlan, make_plan, with_empty_half
+from generators.p2p.words import split_words
 from storage.errors import CounterpoiseError
 
 PROMPTS = [

@@ -15,7 +15,7 @@ from flows.settings import load_spec
 from generators.edits import chunks
 from generators.engine import SetRequest
 from generators.memory import PEAK_MAPS
-from generators.p2p.align import AlignmentError
+from generators.p2p.words import AlignmentError
 from generators.plan import Member, make_plan, members
 from generators.sdxl import SdxlEngine
 from generators.spec import Edit, LocalBlend, Sampler

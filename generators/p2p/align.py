@@ -6,33 +6,16 @@ token i's attention that edited token j takes over: edited map = base map @ M.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.errors import CounterpoiseError
+from .words import AlignmentError, Block, Words, blocks
 
 Kind = Literal["auto", "replace", "refine"]
-Encode = Callable[[str], Sequence[int]]
-
-
-class AlignmentError(CounterpoiseError):
-    """Two prompts that cannot be aligned in the way that was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A prompt cut into words, each with the token positions [start, end) that it takes; `end` is that of EOS."""
-
-    prompt: str
-    words: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +40,6 @@ class Alignment:
     def follows(self) -> NDArray[np.float32]:
         """(T,) 1 where edited token j has a counterpart in the base, else 0."""
         return (self.mapper.sum(0) > 0).astype(np.float32)
-
-
-def split_words(prompt: str, encode: Encode, length: int = 77) -> Words:
-    """Find the tokens of every word of a prompt.
-
-    Args:
-        prompt: what the model reads.
-        encode: text to token ids without start and end.
-        length: tokens the text encoder takes, start and end included.
-
-    Raises:
-        AlignmentError: the prompt has more tokens than the encoder takes.
-    """
-    words = re.findall(r"[\w'-]+|[^\w\s]", prompt)
-    spans, at = [], 1
-    for word in words:
-        size = len(encode(word))
-        spans.append((at, at + size))
-        at += size
-    total = len(encode(prompt))
-    if total + 2 > length:
-        raise AlignmentError(
-            f"prompt has {total} tokens, the text encoder takes {length - 2}: shorten {prompt!r}"
-        )
-    if total != at - 1:
-        raise AlignmentError(
-            f"cannot tell which tokens belong to which word of {prompt!r}: use plain words and commas"
-        )
-    return Words(prompt, tuple(words), tuple(spans), at)
 
 
 def align(
@@ -113,22 +67,22 @@ def align(
     Raises:
         AlignmentError: replace was asked for and more or fewer than one word differs on either side.
     """
-    blocks = _changed_blocks(base, edit)
-    fits = all(old == new for *_, old, new in blocks)
-    if kind == "replace" and [block[2:] for block in blocks] != [(1, 1)]:
+    cut = blocks(base, edit)
+    changed = [(i1 - i0, j1 - j0) for what, i0, i1, j0, j1 in cut if what == "changed"]
+    if kind == "replace" and changed != [(1, 1)]:
         raise AlignmentError(
             f"replace needs exactly one word for one word; {base.prompt!r} to {edit.prompt!r} changes "
-            f"{_differing(base, edit)}: use refine, or one-word values"
+            f"{_differing(base, edit, cut)}: use refine, or one-word values"
         )
-    swap = kind == "replace" or (kind == "auto" and fits)
+    swap = kind == "replace" or (kind == "auto" and all(old == new for old, new in changed))
     mapper = np.zeros((length, length), np.float32)
     edited: list[int] = []
     replaced: list[int] = []
-    for tag, i0, i1, j0, j1 in _opcodes(base, edit):
-        if tag == "equal" or (swap and i1 - i0 == j1 - j0):
+    for what, i0, i1, j0, j1 in cut:
+        if what == "equal" or (swap and i1 - i0 == j1 - j0):
             for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
                 _map_word(mapper, base.spans[i], edit.spans[j])
-        if tag != "equal":
+        if what == "changed":
             edited.extend(token for j in range(j0, j1) for token in range(*edit.spans[j]))
             replaced.extend(token for i in range(i0, i1) for token in range(*base.spans[i]))
     _map_ends(mapper, base.end, edit.end)
@@ -141,24 +95,11 @@ def align(
     )
 
 
-def _comparable(words: Words) -> list[str]:
-    """Words in small letters; "an" counts as "a", since the article changes along with the word behind it."""
-    return ["a" if word.lower() == "an" else word.lower() for word in words.words]
-
-
-def _opcodes(base: Words, edit: Words) -> Sequence[tuple[str, int, int, int, int]]:
-    return SequenceMatcher(None, _comparable(base), _comparable(edit), autojunk=False).get_opcodes()
-
-
-def _changed_blocks(base: Words, edit: Words) -> list[tuple[int, int, int, int]]:
-    """Return (i, j, words of the base, words of the edit) of every difference."""
-    return [(i0, j0, i1 - i0, j1 - j0) for tag, i0, i1, j0, j1 in _opcodes(base, edit) if tag != "equal"]
-
-
-def _differing(base: Words, edit: Words) -> str:
+def _differing(base: Words, edit: Words, cut: Sequence[Block]) -> str:
     parts = [
-        f"{' '.join(base.words[i : i + old])!r} to {' '.join(edit.words[j : j + new])!r}"
-        for i, j, old, new in _changed_blocks(base, edit)
+        f"{' '.join(base.words[i0:i1])!r} to {' '.join(edit.words[j0:j1])!r}"
+        for what, i0, i1, j0, j1 in cut
+        if what == "changed"
     ]
     return " and ".join(parts) or "nothing"
 
@@ -198,16 +139,7 @@ def by_word(
     found = np.full(length, given.get("default", default), np.float32)
     found[list(edited)] = given.get("edited", found[0])
     named = {name.lower(): value for name, value in given.items() if name not in ("default", "edited")}
-    for word, span in zip(_comparable(words), words.spans, strict=True):
+    for word, span in zip(words.comparable, words.spans, strict=True):
         if word in named:
             found[span[0] : span[1]] = named[word]
     return found
-
-
-def word_tokens(words: Words, phrase: str) -> list[int]:
-    """Return the token positions of every place in a prompt where the words of `phrase` stand in a row."""
-    asked, have = re.findall(r"[\w'-]+|[^\w\s]", phrase.lower()), [word.lower() for word in words.words]
-    starts = [k for k in range(len(have) - len(asked) + 1) if asked and have[k : k + len(asked)] == asked]
-    return sorted(
-        {token for k in starts for span in words.spans[k : k + len(asked)] for token in range(*span)}
-    )

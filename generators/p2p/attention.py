@@ -12,7 +12,7 @@ What a formula does not need is not computed: no queries and keys of rows that o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -95,18 +95,12 @@ def _self_layer(attn: Attention, hidden: Tensor, mask: Tensor | None, step: Step
     Returns:
         (U, H, P, D).
     """
-    families = step.families
-    source = _pick(hidden, list(families))
+    own = list(step.families)
+    source = _pick(hidden, own)
     query, key = _heads(attn.to_q(source), attn), _heads(attn.to_k(source), attn)
     value = _heads(attn.to_v(hidden), attn)
-    out: list[Tensor | None] = [None] * len(hidden)
-    for place, (base, edits) in enumerate(families.items()):
-        rows = [base, *edits]
-        limit = None if mask is None else mask[base]
-        found = one_softmax(query[place], key[place], [value[row] for row in rows], limit)
-        for row, mixed in zip(rows, found, strict=True):
-            out[row] = mixed
-    return torch.stack(out)  # type: ignore[arg-type]
+    followed = {base: edits for base, edits in step.families.items() if edits}
+    return _attend(query, key, own, value[own], followed, value, mask)
 
 
 def _cross_layer(
@@ -135,51 +129,71 @@ def _cross_layer(
     own = list(step.own)
     query, key = _heads(attn.to_q(_pick(hidden, own)), attn), _heads(attn.to_k(_pick(context, own)), attn)
     value = attn.to_v(context)
-    marks = None if maps is None else maps.marks
-    second = _with_marks(_heads(kept_values(value[own], step.kept[own]), attn), marks, own, step.kept)
-    out: list[Tensor | None] = [None] * len(hidden)
-    followed = [(base, edits) for base, edits in step.families.items() if edits and step.follows_words]
-    alone = [place for place, row in enumerate(own) if row not in {base for base, _ in followed}]
-    if alone:
-        mixed = plain(query[alone], key[alone], second[alone], None if mask is None else mask[own][alone])
-        for place, found in zip(alone, mixed.unbind(), strict=True):
-            out[own[place]] = found
-    for base, edits in followed:
-        place = own.index(base)
-        moved = [
-            _with_marks(
-                _heads(injected_values(value[row], step.moved[row])[None], attn),
-                marks,
-                [row],
-                None,
-                step.moved,
-            )[0]
-            for row in edits
-        ]
-        limit = None if mask is None else mask[base]
-        first = one_softmax(query[place], key[place], [second[place], *moved], limit)
-        for row, found in zip([base, *edits], first, strict=True):
-            out[row] = found if out[row] is None else out[row] + found  # type: ignore[operator]
-    stacked = torch.stack(out)  # type: ignore[arg-type]
+    marks = None if maps is None else maps.marks[..., None].to(value.dtype)
+    kept = _with_marks(
+        _heads(kept_values(value[own], step.kept[own]), attn),
+        None if marks is None else kept_values(marks[own], step.kept[own]),
+    )
+    followed = {base: edits for base, edits in step.families.items() if edits and step.follows_words}
+    moved = None
+    if followed:
+        moved = _with_marks(
+            _heads(injected_values(value, step.moved), attn),
+            None if marks is None else injected_values(marks, step.moved),
+        )
+    mixed = _attend(query, key, own, kept, followed, moved, mask)
     if maps is None:
-        return stacked
-    maps.add(stacked[..., -1])
-    return stacked[..., :-1]
+        return mixed
+    maps.add(mixed[..., -1])
+    return mixed[..., :-1]
 
 
-def _with_marks(
-    value: Tensor, marks: Tensor | None, rows: Sequence[int], kept: Tensor | None, moved: Tensor | None = None
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    own: list[int],
+    values: Tensor,
+    followed: Mapping[int, Sequence[int]],
+    injected: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
-    """Append the word marks of `rows`, weighted as the values are, as one more channel of every head."""
+    """Attend with every row's own map, with its base's, or with both, whose results add up.
+
+    Args:
+        query: (N, H, P, D) of the rows in `own`.
+        key: (N, H, T, D) of the rows in `own`.
+        own: the N rows that have a map of their own, every base among them.
+        values: (N, H, T, E) that a row's own map is applied to.
+        followed: edits by base, for bases whose map is applied to their edits' injected values too.
+        injected: (U, H, T, E) of all rows; None where nothing follows.
+        mask: (U, 1, 1, T) or None.
+
+    Returns:
+        (U, H, P, E).
+    """
+    found: dict[int, Tensor] = {}
+    alone = [place for place, row in enumerate(own) if row not in followed]
+    if alone:
+        limit = None if mask is None else mask[own][alone]
+        mixed = plain(_pick(query, alone), _pick(key, alone), _pick(values, alone), limit)
+        found = {own[place]: one for place, one in zip(alone, mixed.unbind(), strict=True)}
+    for base, edits in followed.items():
+        assert injected is not None
+        place = own.index(base)
+        limit = None if mask is None else mask[base]
+        shared = [values[place], *(injected[row] for row in edits)]
+        for row, one in zip(
+            [base, *edits], one_softmax(query[place], key[place], shared, limit), strict=True
+        ):
+            found[row] = found[row] + one if row in found else one
+    return torch.stack([found[row] for row in range(len(found))])
+
+
+def _with_marks(value: Tensor, marks: Tensor | None) -> Tensor:
+    """Append marks (B, T, 1) to values (B, H, T, D) as one more channel of every head."""
     if marks is None:
         return value
-    column = marks[list(rows), :, None].float()
-    if kept is not None:
-        column = kept[list(rows), :, None] * column
-    if moved is not None:
-        column = moved[list(rows)] @ column
-    extra = column[:, None].to(value.dtype).expand(-1, value.shape[1], -1, -1)
-    return torch.cat([value, extra], -1)
+    return torch.cat([value, marks[:, None].expand(-1, value.shape[1], -1, -1)], -1)
 
 
 def _pick(rows: Tensor, wanted: Sequence[int]) -> Tensor:

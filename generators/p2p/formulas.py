@@ -77,8 +77,8 @@ def injected_values(value: Tensor, moved: Tensor) -> Tensor:
     index mapper, whose columns are zero for new words) and re-weighting (c).
 
     Args:
-        value: (T, C) of the edit.
-        moved: (T, T), M diag(c alpha), float32.
+        value: (B, T, C) of the edits.
+        moved: (B, T, T), M diag(c alpha), float32.
     """
     return (moved.to(wide(value).dtype) @ wide(value)).to(value.dtype)
 
