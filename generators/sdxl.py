@@ -75,7 +75,7 @@ class SdxlEngine:
         """Align every edit of a request without computing anything; see `Engine.check`."""
         self.edits(request)
         self._chunk(request.sampler)
-        self._timed(request.sampler)
+        self.scheduler(request.sampler)
         if blend := request.edit.local_blend:
             word_level(self._levels(request.sampler), blend.resolution)
         own = type(self.pipe.scheduler)
@@ -141,7 +141,7 @@ class SdxlEngine:
     def _begin(self, request: SetRequest, rows: Sequence[int], edits: SetEdits) -> Sampling:
         """Prepare the loop for some members, whose bases come first."""
         sampler = request.sampler
-        scheduler = self._timed(sampler)
+        scheduler = self.scheduler(sampler)
         tokens, pooled, guided = self._embed([request.prompts[row] for row in rows], sampler)
         height, width = self._size(sampler)
         ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=tokens.dtype, device=self.device)
@@ -168,8 +168,8 @@ class SdxlEngine:
         own = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
         return sampler.height or own, sampler.width or own
 
-    def _timed(self, sampler: Sampler) -> Any:
-        """Return a fresh scheduler with its timesteps set."""
+    def scheduler(self, sampler: Sampler) -> Any:
+        """Return a fresh scheduler of the kind that is asked for, its timesteps set."""
         scheduler = _scheduler(self.pipe.scheduler, sampler.scheduler)
         try:
             scheduler.set_timesteps(sampler.steps, device=self.device)

@@ -115,13 +115,14 @@ class ExplicitStep:
             part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for part in (attn.to_q(hidden), attn.to_k(context), attn.to_v(context))
         )
-        step = self.control.step
-        mixed = explicit_core(query, key, value, step, encoder_hidden_states is not None)
-        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        maps = explicit_maps(query, key, self.control.step, encoder_hidden_states is not None)
+        if self.control.maps is not None and encoder_hidden_states is not None:
+            self.control.maps.add((maps * self.control.maps.marks[:, None, None]).sum(-1))
+        return attn.to_out[0]((maps @ value).transpose(1, 2).flatten(2))
 
 
-def explicit_core(query: Tensor, key: Tensor, value: Tensor, step: StepPlan | None, is_cross: bool) -> Tensor:
-    """Attention with every row's map built, then replaced as the step's plan says."""
+def explicit_maps(query: Tensor, key: Tensor, step: StepPlan | None, is_cross: bool) -> Tensor:
+    """Every row's map (U, H, P, T), replaced as the step's plan says."""
     maps = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
     if step is not None:
         for row, base in enumerate(step.base):
@@ -129,7 +130,12 @@ def explicit_core(query: Tensor, key: Tensor, value: Tensor, step: StepPlan | No
                 maps[row] = maps[base]
             elif row != base and is_cross:
                 maps[row] = maps[base] @ step.moved[row].to(maps) + maps[row] * step.kept[row].to(maps)
-    return maps @ value
+    return maps
+
+
+def explicit_core(query: Tensor, key: Tensor, value: Tensor, step: StepPlan | None, is_cross: bool) -> Tensor:
+    """Attention with every row's map built."""
+    return explicit_maps(query, key, step, is_cross) @ value
 
 
 def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:

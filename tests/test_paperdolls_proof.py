@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import ViTConfig, ViTModel
 
 from generators.engine import PreparedEngine, SetRequest
 from generators.paperdolls import proof
 from generators.paperdolls.proof import ARMS, BLENDED, P2P, PLAIN, Arm, against, measure, missed
 from generators.scorers import ModelScorers, PreparedScorers
 from generators.spec import Sampler
+from storage.errors import CounterpoiseError
 
 
 class Shifted(PreparedEngine):
@@ -51,8 +54,8 @@ def test_each_way_is_measured_outside_the_person() -> None:
         arm = found[name]
         assert len(arm.changes) == 2 and {len(one) for one in arm.changes} == {20}
         assert np.concatenate(arm.changes) == pytest.approx(np.full(40, by))
-        assert arm.psnr == pytest.approx([20 * np.log10(255 / by)] * 40, abs=0.01)
-        assert arm.accuracy == 1 and len(arm.ssim) == 40
+        assert arm.figures[proof.PSNR] == pytest.approx([20 * np.log10(255 / by)] * 40, abs=0.01)
+        assert arm.accuracy == 1 and len(arm.figures["SSIM"]) == 40
     assert against(found[BLENDED], found[PLAIN], 0) == pytest.approx((1 / 8, 1 / 8, 1 / 8))
     assert missed(found) == []
 
@@ -60,7 +63,7 @@ def test_each_way_is_measured_outside_the_person() -> None:
 def an_arm(change: float, psnr: float = 40.0, right: float = 1.0) -> Arm:
     draw = np.random.default_rng(0)
     changes = [change * draw.uniform(0.9, 1.1, 20) for _ in range(5)]
-    return Arm(changes, [k < 100 * right for k in range(100)], [psnr] * 100, [0.9] * 100)
+    return Arm(changes, [k < 100 * right for k in range(100)], {proof.PSNR: [psnr] * 100})
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,25 @@ def test_every_bar_must_be_met(name: str, arm: Arm, words: str) -> None:
 def test_the_ways_differ_in_the_edit_alone() -> None:
     assert replace(ARMS[PLAIN], p2p=True) == ARMS[P2P]
     assert replace(ARMS[BLENDED], local_blend=None) == ARMS[P2P]
+
+
+def test_backbones_that_are_named_add_their_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    monkeypatch.setattr(proof, "Lpips", lambda backbone: type("Fixed", (), {"outside": lambda *_: 0.25}))
+    found = measure(
+        Shifted(), scorers(), 1, Sampler(steps=1), ARMS, proof.measures_with("alex", str(tmp_path))
+    )
+    for arm in found.values():
+        assert list(arm.figures) == [proof.PSNR, "SSIM", "LPIPS (alex)", "structure distance"]
+        assert arm.figures["LPIPS (alex)"] == [0.25] * 20
+        assert all(value is not None and value >= 0 for value in arm.figures["structure distance"])
+    with pytest.raises(CounterpoiseError, match="give a folder with a ViT"):
+        proof.measures_with(None, str(tmp_path / "none"))

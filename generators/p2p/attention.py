@@ -100,7 +100,7 @@ def _self_layer(attn: Attention, hidden: Tensor, mask: Tensor | None, step: Step
     query, key = _heads(attn.to_q(source), attn), _heads(attn.to_k(source), attn)
     value = _heads(attn.to_v(hidden), attn)
     followed = {base: edits for base, edits in step.families.items() if edits}
-    return _attend(query, key, own, value[own], followed, value, mask)
+    return attend(query, key, own, value[own], followed, value, mask)
 
 
 def _cross_layer(
@@ -141,14 +141,14 @@ def _cross_layer(
             _heads(injected_values(value, step.moved), attn),
             None if marks is None else injected_values(marks, step.moved),
         )
-    mixed = _attend(query, key, own, kept, followed, moved, mask)
+    mixed = attend(query, key, own, kept, followed, moved, mask)
     if maps is None:
         return mixed
     maps.add(mixed[..., -1])
     return mixed[..., :-1]
 
 
-def _attend(
+def attend(
     query: Tensor,
     key: Tensor,
     own: list[int],

@@ -98,12 +98,21 @@ def evaluate(
 def proof(
     bases: Annotated[int, typer.Option(help="Bases, each with its 5 edits.", min=4)] = 100,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    lpips: Annotated[
+        str | None, typer.Option(help="Measure LPIPS too, with torchvision's alex, vgg or squeeze.")
+    ] = None,
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure structure distance too: a ViT's folder or hub id, as in PIE-Bench DINO's."
+        ),
+    ] = None,
 ) -> None:
     """Compare edits with prompt-to-prompt and plain sampling from the same seeds; exit 1 if a bar is missed."""
     from .proof import run
 
     torch.set_num_threads(1)
-    raise typer.Exit(0 if run(bases, seed) else 1)
+    raise typer.Exit(0 if run(bases, seed, lpips=lpips, structure=structure) else 1)
 
 
 @app.command()

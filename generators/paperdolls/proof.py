@@ -15,7 +15,7 @@ from rich.table import Table
 from generators.comparison import bootstrap_ratio
 from generators.concepts import CONCEPTS
 from generators.engine import Engine, SetRequest
-from generators.fidelity import mean_of, psnr_outside, ssim_outside
+from generators.fidelity import Lpips, Mask, Structure, mean_of, psnr_outside, ssim_outside
 from generators.plan import make_plan, members
 from generators.prompts import TEMPLATES
 from generators.scorers import ModelScorers, load_scorers
@@ -28,6 +28,9 @@ from .evaluation import BLEND, EDIT, GUIDANCE
 #: Most background change as a share of that of independent prompts, and least PSNR outside the person, in dB.
 RATIO_BAR, BLEND_RATIO_BAR, PSNR_BAR = 0.75, 1 / 3, 30.0
 ACCURACY_BAR = 0.02
+Measure = Callable[[Image.Image, Image.Image, Mask], float | None]
+PSNR = "PSNR, dB"
+MEASURES: dict[str, Measure] = {PSNR: psnr_outside, "SSIM": ssim_outside}
 PLAIN, P2P, BLENDED = "independent prompts", "prompt-to-prompt", "with local blend"
 ARMS: dict[str, Edit] = {
     PLAIN: replace(EDIT, p2p=False),
@@ -43,21 +46,25 @@ class Arm:
     Attributes:
         changes: background_change in grey levels.
         read: whether every attribute reads as prompted.
-        psnr: outside the person, in dB.
-        ssim: outside the person.
+        figures: outside the person, by the name of the measure.
     """
 
     changes: list[NDArray[np.float64]] = field(default_factory=list)
     read: list[bool] = field(default_factory=list)
-    psnr: list[float | None] = field(default_factory=list)
-    ssim: list[float | None] = field(default_factory=list)
+    figures: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
         """Share of the edits that read as prompted."""
         return float(np.mean(self.read))
 
-    def add(self, scorers: ModelScorers, request: SetRequest, images: Sequence[Image.Image]) -> None:
+    def add(
+        self,
+        scorers: ModelScorers,
+        request: SetRequest,
+        images: Sequence[Image.Image],
+        measures: Mapping[str, Measure],
+    ) -> None:
         """Score the edits of one set."""
         scores = scorers.score(request, images)
         masks = scorers.segmenter.masks(images) if scorers.segmenter else []
@@ -66,8 +73,8 @@ class Arm:
         self.read += [bool(scores[m.index]["attribute_ok"]) for m in edits]
         for m in edits:
             pair, person = (images[m.index], images[m.base]), masks[m.index] | masks[m.base]
-            self.psnr.append(psnr_outside(*pair, person))
-            self.ssim.append(ssim_outside(*pair, person))
+            for name, figure in measures.items():
+                self.figures.setdefault(name, []).append(figure(*pair, person))
 
 
 def spec(sets_per_concept: int, sampler: Sampler, edit: Edit) -> Spec:
@@ -86,6 +93,7 @@ def measure(
     sets: int,
     sampler: Sampler,
     arms: Mapping[str, Edit],
+    measures: Mapping[str, Measure] = MEASURES,
     on_set: Callable[[], None] | None = None,
 ) -> dict[str, Arm]:
     """Make the first `sets` sets in every way, from the same noise and prompts."""
@@ -94,7 +102,7 @@ def measure(
     for planned in make_plan(chosen)[:sets]:
         for name, edit in arms.items():
             request = SetRequest(tuple(members(chosen, planned)), planned.seed, sampler, edit)
-            found[name].add(scorers, request, engine.generate(request))
+            found[name].add(scorers, request, engine.generate(request), measures)
         if on_set:
             on_set()
     return found
@@ -119,31 +127,58 @@ def missed(found: Mapping[str, Arm], seed: int = 0) -> list[str]:
             failed.append(
                 f"{name}: {found[name].accuracy:.1%} read as prompted, {plain.accuracy:.1%} without"
             )
-    if not (psnr := mean_of(found[BLENDED].psnr)) >= PSNR_BAR:
+    if not (psnr := mean_of(found[BLENDED].figures[PSNR])) >= PSNR_BAR:
         failed.append(f"{BLENDED}: {psnr:.1f} dB outside the person, wanted at least {PSNR_BAR}")
     return failed
 
 
-def run(bases: int, seed: int, sampler: Sampler | None = None) -> bool:
+def measures_with(lpips: str | None, structure: str | None) -> dict[str, Measure]:
+    """Return the measures of fidelity, with those whose backbones are named: LPIPS outside the person, structure distance.
+
+    Raises:
+        CounterpoiseError: a backbone cannot be had.
+    """
+    found = dict(MEASURES)
+    if lpips:
+        found[f"LPIPS ({lpips})"] = Lpips(lpips).outside
+    if structure:
+        distance = Structure(structure).distance
+        found["structure distance"] = lambda first, second, _: distance(first, second)
+    return found
+
+
+def run(
+    bases: int,
+    seed: int,
+    sampler: Sampler | None = None,
+    lpips: str | None = None,
+    structure: str | None = None,
+) -> bool:
     """Measure over `bases` bases (four a set), each with its five edits; print a table; are the bars met?"""
+    measures = measures_with(lpips, structure)
     sampler, sets = sampler or Sampler(steps=15, guidance=GUIDANCE), -(-bases // 4)
     scorers = load_scorers(spec(1, sampler, EDIT))
     steps = iter(track(range(sets), description="comparing", console=Console(stderr=True)))
     next(steps)
-    found = measure(SdxlEngine("embedded"), scorers, sets, sampler, ARMS, on_set=lambda: next(steps, None))
+    found = measure(
+        SdxlEngine("embedded"), scorers, sets, sampler, ARMS, measures, on_set=lambda: next(steps, None)
+    )
+    Console(width=170).print(_table(found, measures, sets, seed))
+    for line in (failed := missed(found, seed)):
+        print(line)
+    return not failed
+
+
+def _table(found: Mapping[str, Arm], measures: Mapping[str, Measure], sets: int, seed: int) -> Table:
     table = Table(
         "made", "background_change, median", "90th percentile", "against independent (95 % interval)", "read as prompted",
-        "PSNR, dB", "SSIM", title=f"{4 * sets} bases, {20 * sets} edits; outside the person",
+        *measures, title=f"{4 * sets} bases, {20 * sets} edits; outside the person",
     )  # fmt: skip
     for name, arm in found.items():
         changes = np.concatenate(arm.changes)
         ratio = "{:.3f} ({:.3f} to {:.3f})".format(*against(arm, found[PLAIN], seed)) if name != PLAIN else ""
         table.add_row(
             name, f"{np.median(changes):.2f}", f"{np.percentile(changes, 90):.2f}", ratio, f"{arm.accuracy:.1%}",
-            f"{mean_of(arm.psnr):.1f}", f"{mean_of(arm.ssim):.3f}",
+            *(f"{mean_of(values):.{1 if figure == PSNR else 4}f}" for figure, values in arm.figures.items()),
         )  # fmt: skip
-    console = Console(width=150)
-    console.print(table)
-    for line in (failed := missed(found, seed)):
-        console.print(line)
-    return not failed
+    return table

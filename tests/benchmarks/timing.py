@@ -39,6 +39,11 @@ def ratio(first: Sequence[float], second: Sequence[float], seed: int = 0) -> tup
     return float(np.median(ratios)), float(low), float(high)
 
 
+def median(times: Sequence[float]) -> float:
+    """Return the middle one."""
+    return float(np.median(times))
+
+
 def shown(found: tuple[float, float, float]) -> str:
     """A ratio as text."""
     return f"{found[0]:.3f} ({found[1]:.3f} to {found[2]:.3f})"
