@@ -22,7 +22,7 @@ def check_spec(spec: Spec, source: str) -> None:
     Raises:
         SpecError: one line with the file, the field, what was given and what is wanted.
     """
-    for rule in (_axes, _roles, _templates, _candidates, _size, _replace, _edit_words, _split):
+    for rule in (_axes, _roles, _templates, _candidates, _size, _preview, _replace, _edit_words, _split):
         rule(spec, source)
 
 
@@ -77,6 +77,12 @@ def _size(spec: Spec, source: str) -> None:
         raise refusal(
             source, "sampler.memory_gb", spec.sampler.memory_gb, "null where sampler.chunk is given"
         )
+
+
+def _preview(spec: Spec, source: str) -> None:
+    if spec.preview is not None and spec.preview.steps >= spec.sampler.steps:
+        wanted = f"less than the {spec.sampler.steps} of sampler.steps"
+        raise refusal(source, "preview.steps", spec.preview.steps, wanted)
 
 
 def _replace(spec: Spec, source: str) -> None:

@@ -135,7 +135,7 @@ class EarlyDoc(ThresholdsDoc):
 class PreviewDoc(Doc):
     """Early rejection."""
 
-    share: float = Field(default=0.4, gt=0, lt=1, description="a share of the steps between 0 and 1")
+    steps: Count = wanted(f"{_COUNT}, less than sampler.steps")
     filters: EarlyDoc | None = wanted('"auto" or a mapping of limits', None)
 
 

@@ -186,7 +186,7 @@ def _freeze(doc: SpecDoc) -> Spec:
         sampler=Sampler(**doc.sampler.model_dump()),
         edit=_edit(doc),
         filters=_limits(doc.filters),
-        preview=Preview(doc.preview.share, _limits(doc.preview.filters)) if doc.preview else None,
+        preview=Preview(doc.preview.steps, _limits(doc.preview.filters)) if doc.preview else None,
         scorers=ScorerChoice(**doc.scorers.model_dump()),
         split=Split(**split),
     )

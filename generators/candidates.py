@@ -17,7 +17,7 @@ from .engine import Engine, SetRequest
 from .filters import Score, Verdict, judge
 from .plan import PlannedSet, candidate_seed, members
 from .scorers import Scorers
-from .spec import Spec
+from .spec import Spec, Thresholds
 
 _LIBRARIES = (
     "torch",
@@ -92,18 +92,20 @@ class Factory:
 
         The reason of an early rejection starts with "preview_", and its scores are those of the preview.
         """
-        early, steps = self.scorers.preview(self.spec), request.sampler.steps
-        if early is None or self.spec.preview is None:
-            images = self.engine.generate(request)
-        else:
-            glance = self.engine.glance(request, self.spec.preview.share)
-            scores = self.scorers.score(request, glance.images)
-            verdict = judge(scores, early)
+        early = self.scorers.preview(self.spec)
+        if early is not None and self.spec.preview is not None:
+            steps = self.spec.preview.steps
+            images, scores, verdict = self._judged(request.in_steps(steps), early)
             if not verdict.keep:
-                return glance.images, scores, Verdict(False, f"preview_{verdict.reason}"), glance.steps
-            images = glance.finish()
+                return images, scores, Verdict(False, f"preview_{verdict.reason}"), steps
+        return *self._judged(request, self.scorers.thresholds(self.spec)), request.sampler.steps
+
+    def _judged(
+        self, request: SetRequest, limits: Thresholds
+    ) -> tuple[list[Image.Image], list[dict[str, Score]], Verdict]:
+        images = self.engine.generate(request)
         scores = self.scorers.score(request, images)
-        return images, scores, judge(scores, self.scorers.thresholds(self.spec)), steps
+        return images, scores, judge(scores, limits)
 
     def request(self, planned: PlannedSet, candidate: int) -> SetRequest:
         """Return what the engine is asked for."""
@@ -121,7 +123,10 @@ class Factory:
             key = (planned.template, planned.phrase, planned.rotation)
             if key not in seen:
                 seen.add(key)
-                self.engine.check(self.request(planned, 0))
+                request = self.request(planned, 0)
+                self.engine.check(request)
+                if self.spec.preview:
+                    self.engine.check(request.in_steps(self.spec.preview.steps))
 
     def recipe(self, planned: Sequence[PlannedSet]) -> dict[str, Any]:
         """Return all that decides the bytes of a shard; its hash gates resume."""
@@ -141,7 +146,7 @@ class Factory:
         limits = self.scorers.preview(self.spec)
         if limits is None or self.spec.preview is None:
             return None
-        return {"share": self.spec.preview.share, "thresholds": asdict(limits)}
+        return {"steps": self.spec.preview.steps, "thresholds": asdict(limits)}
 
     def _sample(
         self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict, steps: int,

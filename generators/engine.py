@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from PIL import Image, ImageDraw
@@ -27,20 +27,9 @@ class SetRequest:
         """The members' prompts, in order."""
         return [member.prompt for member in self.members]
 
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """A set on its way: how its pictures look so far, and what finishes it.
-
-    Attributes:
-        images: one RGB picture per member, as the model expects them to end.
-        steps: how many steps were done.
-        finish: does the other steps; returns one RGB picture per member, those of `Engine.generate`.
-    """
-
-    images: list[Image.Image]
-    steps: int
-    finish: Callable[[], list[Image.Image]]
+    def in_steps(self, steps: int) -> SetRequest:
+        """The same set, sampled in another number of steps."""
+        return replace(self, sampler=replace(self.sampler, steps=steps))
 
 
 class Engine(Protocol):
@@ -48,10 +37,6 @@ class Engine(Protocol):
 
     def generate(self, request: SetRequest) -> list[Image.Image]:
         """Return one RGB picture per member, in order."""
-        ...
-
-    def glance(self, request: SetRequest, share: float) -> Glance:
-        """Do a share of the steps, and show what comes of it."""
         ...
 
     def check(self, request: SetRequest) -> None:
@@ -76,11 +61,6 @@ class PreparedEngine:
     def generate(self, request: SetRequest) -> list[Image.Image]:
         """Return flat pictures that depend on seed and prompt alone."""
         return [self._draw(request.seed, prompt) for prompt in request.prompts]
-
-    def glance(self, request: SetRequest, share: float) -> Glance:
-        """Show the pictures as they will be."""
-        steps = max(1, round(share * request.sampler.steps))
-        return Glance(self.generate(request), steps, lambda: self.generate(request))
 
     def check(self, request: SetRequest) -> None:
         """Accept everything."""

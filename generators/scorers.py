@@ -18,7 +18,7 @@ from .engine import SetRequest
 from .filters import Score
 from .paperdolls import WEIGHTS
 from .plan import Member
-from .spec import AUTO, EMBEDDED, ScorerChoice, Spec, Thresholds
+from .spec import AUTO, EMBEDDED, Preview, ScorerChoice, Spec, Thresholds
 
 REAL_CLIP = "ViT-L-14-quickgelu/openai"
 REAL_SEGMENTER = "nvidia/segformer-b2-finetuned-ade-512-512"
@@ -87,7 +87,7 @@ class ModelScorers:
     faces: PictureScorer | None
     names: dict[str, object]
     auto: Thresholds
-    early: Thresholds | None = None
+    early: Preview | None = None
 
     def score(self, request: SetRequest, images: Sequence[Image.Image]) -> list[dict[str, Score]]:
         """Compute every score there is a model for."""
@@ -105,13 +105,26 @@ class ModelScorers:
         """Return the spec's limits of early rejection, or with "auto" those measured for these scorers.
 
         Raises:
-            CounterpoiseError: "auto", and none were measured.
+            CounterpoiseError: "auto", and none were measured, or at another number of steps.
         """
-        if spec.preview is None or not isinstance(spec.preview.filters, str):
-            return spec.preview and spec.preview.filters  # type: ignore[return-value]
+        if spec.preview is None:
+            return None
+        chosen = (
+            spec.preview
+            if isinstance(spec.preview.filters, Thresholds)
+            else self._measured(spec.preview.steps)
+        )
+        return chosen.filters if isinstance(chosen.filters, Thresholds) else None
+
+    def _measured(self, steps: int) -> Preview:
         if self.early is None:
             raise CounterpoiseError(
                 "preview.filters: given auto, which goes with the embedded CLIP alone; wanted limits for these scorers"
+            )
+        if self.early.steps != steps:
+            raise CounterpoiseError(
+                f"preview.steps: given {steps}, wanted {self.early.steps}, at which the limits of filters: auto were "
+                "measured, or limits of your own"
             )
         return self.early
 
@@ -240,14 +253,21 @@ def load_scorers(spec: Spec) -> ModelScorers:
         models[kind], names[kind] = load(name) if name else (None, None)
     embedded = choice.clip == EMBEDDED
     auto = embedded_thresholds() if embedded else REAL_THRESHOLDS
-    return ModelScorers(
-        **models, names=names, auto=auto, early=embedded_thresholds("preview") if embedded else None
-    )
+    return ModelScorers(**models, names=names, auto=auto, early=embedded_preview() if embedded else None)
 
 
-def embedded_thresholds(name: str = "thresholds", folder: Path = WEIGHTS) -> Thresholds:
-    """Return limits for the embedded CLIP: "thresholds", from rendered twins, or "preview", from generated sets."""
-    return Thresholds(**json.loads((folder / "clip" / f"{name}.json").read_text()))
+def embedded_thresholds(folder: Path = WEIGHTS) -> Thresholds:
+    """Return the verdict's limits for the embedded CLIP, from rendered twins."""
+    return Thresholds(**json.loads((folder / "clip" / "thresholds.json").read_text()))
+
+
+def embedded_preview(folder: Path = WEIGHTS) -> Preview | None:
+    """Return the limits of early rejection for the embedded CLIP and the steps they hold at; None if not measured yet."""
+    file = folder / "clip" / "preview.json"
+    if not file.exists():
+        return None
+    stored = json.loads(file.read_text())
+    return Preview(stored["steps"], Thresholds(**stored["filters"]))
 
 
 class PreparedScorers:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from .edits import SetEdits, chunks, word_level
-from .engine import Glance, SetRequest
+from .engine import SetRequest
 from .memory import members_that_fit
 from .p2p.install import attention_edit
 from .p2p.sampling import Conditions, Sampling
@@ -90,23 +90,15 @@ class SdxlEngine:
         with self._in_memory(request):
             return self._decode(self.latents(request))
 
-    def glance(self, request: SetRequest, share: float) -> Glance:
-        """Do a share of the steps of every member; the pictures are those of the latents as predicted from there."""
-        with self._in_memory(request):
-            samplings = self._samplings(request)
-            done = min(max(1, round(share * samplings[0].steps)), samplings[0].steps)
-            images = self._decode(self._advanced(samplings, done, predicted=True))
-
-        def finish() -> list[Image.Image]:
-            with self._in_memory(request):
-                return self._decode(self._advanced(samplings, samplings[0].steps))
-
-        return Glance(images, done, finish)
-
     def latents(self, request: SetRequest) -> Tensor:
         """Return the members' final latents (R, C, h, w)."""
-        samplings = self._samplings(request)
-        return self._advanced(samplings, samplings[0].steps)
+        edits, bases = self.edits(request), [member.base for member in request.members]
+        found: dict[int, Tensor] = {}
+        with torch.inference_mode(), attention_edit(self.pipe.unet) as control:
+            for rows in chunks(bases, self._chunk(request.sampler)):
+                made = self._begin(request, rows, edits).run(control)
+                found = dict(zip(rows, made, strict=True)) | found
+        return torch.stack([found[row] for row in range(len(found))])
 
     @contextmanager
     def _in_memory(self, request: SetRequest) -> Iterator[None]:
@@ -117,22 +109,6 @@ class SdxlEngine:
                 f"out of memory on {self.device} with {len(request.members)} members in chunks of "
                 f"{self._chunk(request.sampler) or 'all'}: lower sampler.chunk or the picture size, or take dtype float16"
             ) from error
-
-    def _samplings(self, request: SetRequest) -> list[Sampling]:
-        """Prepare every UNet call of a request."""
-        edits, bases = self.edits(request), [member.base for member in request.members]
-        with torch.inference_mode():
-            return [self._begin(request, rows, edits) for rows in chunks(bases, self._chunk(request.sampler))]
-
-    def _advanced(self, samplings: Sequence[Sampling], until: int, predicted: bool = False) -> Tensor:
-        """Denoise every call up to step `until`; returns latents (R, C, h, w), or those predicted from there."""
-        found: dict[int, Tensor] = {}
-        with torch.inference_mode(), attention_edit(self.pipe.unet) as control:
-            for sampling in samplings:
-                sampling.advance(control, until)
-                made = sampling.predicted if predicted else sampling.latents
-                found = dict(zip(sampling.members, made, strict=True)) | found
-        return torch.stack([found[row] for row in range(len(found))])
 
     def edits(self, request: SetRequest) -> SetEdits:
         """Align every edit of a request; see `Engine.check`."""
@@ -151,7 +127,7 @@ class SdxlEngine:
         blend = edits.blend(rows, steps, guided, self._levels(request.sampler), self.device) if plan else None
         conditions = Conditions(tokens, pooled, ids, sampler.guidance)
         own_noise = derive_seed(request.seed, "sampler")
-        return Sampling(self.pipe.unet, scheduler, rows, noise, conditions, plan, own_noise, blend)
+        return Sampling(self.pipe.unet, scheduler, noise, conditions, plan, own_noise, blend)
 
     def _embed(self, prompts: list[str], sampler: Sampler) -> tuple[Tensor, Tensor, bool]:
         """Return token features (halves x rows, T, C), pooled features, and whether guidance is on."""

@@ -124,9 +124,9 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Early rejection: after ``share`` of the steps a candidate is scored as it looks then, and given up if it fails."""
+    """Early rejection: a candidate is sampled in so few ``steps`` first, scored, and given up if it fails ``filters``."""
 
-    share: float = 0.4
+    steps: int
     filters: Thresholds | Literal["auto"] = "auto"
 
 

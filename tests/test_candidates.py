@@ -12,7 +12,7 @@ from PIL import Image
 from small_spec import AXES, CELLS, a_spec
 
 from generators.candidates import CandidateReport, Factory
-from generators.engine import Glance, PreparedEngine, SetRequest
+from generators.engine import PreparedEngine, SetRequest
 from generators.filters import Score
 from generators.plan import candidate_seed, cells, make_plan, members
 from generators.scorers import PreparedScorers
@@ -221,31 +221,41 @@ def test_check_lets_the_engine_refuse() -> None:
 
 def early(
     spec: Spec, bad: Mapping[tuple[int, int], Mapping[str, Score]] | None = None
-) -> tuple[Factory, list[str]]:
-    """A factory whose engine notes what it does, with a preview at half the steps."""
-    done: list[str] = []
+) -> tuple[Factory, list[int]]:
+    """A factory that notes the steps of every set that its engine makes, with a preview in 2 steps."""
+    done: list[int] = []
 
     class Noting(PreparedEngine):
-        def glance(self, request: SetRequest, share: float) -> Glance:
-            found = super().glance(request, share)
-            done.append("glance")
-            return replace(found, finish=lambda: (done.append("finish"), found.finish())[1])
+        def generate(self, request: SetRequest) -> list[Image.Image]:
+            done.append(request.sampler.steps)
+            return super().generate(request)
 
     limits = Thresholds(clip_text=0.2, faces=None)
-    chosen = replace(spec, preview=Preview(0.5, limits))
+    chosen = replace(spec, preview=Preview(2, limits))
     return Factory(chosen, Noting(24), PreparedScorers(bad)), done
 
 
-def test_a_candidate_that_fails_the_preview_is_not_finished() -> None:
+def test_a_candidate_that_fails_the_preview_is_not_sampled_whole() -> None:
     spec = a_spec()
     bad = bad_tries(spec, {"chef_0000": 1}).bad
     factory, done = early(spec, bad)
     samples = factory.make_shard(make_plan(spec)[:1])
-    assert done == ["glance", "glance", "finish"]
+    assert done == [2, 2, spec.sampler.steps]
     first, second = ([s for s in samples if s.candidate == k] for k in (0, 1))
     assert {(s.kept, s.reason, s.image) for s in first} == {(False, "preview_clip_text", None)}
-    assert {s.steps for s in first} == {round(0.5 * spec.sampler.steps)}
+    assert {s.steps for s in first} == {2}
     assert {s.steps for s in second} == {spec.sampler.steps} and all(s.kept for s in second)
+
+
+def test_what_the_preview_cannot_do_is_refused_before_any_work() -> None:
+    class Refusing(PreparedEngine):
+        def check(self, request: SetRequest) -> None:
+            if request.sampler.steps < 3:
+                raise ValueError("too few steps")
+
+    spec = replace(a_spec(), preview=Preview(2))
+    with pytest.raises(ValueError, match="too few steps"):
+        Factory(spec, Refusing(), PreparedScorers()).check(make_plan(spec)[:1])
 
 
 def test_a_preview_that_rejects_nothing_changes_no_byte() -> None:
@@ -259,4 +269,4 @@ def test_the_preview_is_part_of_the_recipe() -> None:
     plan = make_plan(spec)[:1]
     recipes = [a_factory(spec).recipe(plan), early(spec)[0].recipe(plan)]
     assert recipes[0]["preview"] is None
-    assert recipes[1]["preview"]["share"] == 0.5 and recipes[1]["preview"]["thresholds"]["clip_text"] == 0.2
+    assert recipes[1]["preview"]["steps"] == 2 and recipes[1]["preview"]["thresholds"]["clip_text"] == 0.2

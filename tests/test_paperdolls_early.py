@@ -1,45 +1,108 @@
-"""Limits of early rejection: set on kept candidates, measured on others."""
+"""Limits of early rejection: set on some candidates, measured on others."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
+from small_spec import a_spec
 
+from generators.filters import judge
 from generators.paperdolls import early
-from generators.paperdolls.early import Candidate, Saving, limits_for, saving
-from generators.scorers import embedded_thresholds
+from generators.paperdolls.early import Candidate, Saving, limits_at, limits_for, saving
+from generators.scorers import ModelScorers, embedded_preview, embedded_thresholds
+from generators.spec import Preview, Thresholds
+from storage.errors import CounterpoiseError
+
+FINAL = Thresholds(clip_text=0.5, clip_base=None, clip_direction=0.3, attribute_share=0.75, faces=None)
 
 
-def a_candidate(text: float, kept: bool, right: int = 4) -> Candidate:
-    rows = [
+def rows(text: float, right: int = 4) -> tuple[dict, ...]:
+    return tuple(
         {"clip_text": text + 0.1 * k, "clip_base": 0.8, "clip_direction": 0.5, "attribute_ok": k < right}
         for k in range(4)
+    )
+
+
+def a_candidate(before: float, after: float) -> Candidate:
+    return Candidate(rows(before), rows(after), judge(rows(after), FINAL).keep)
+
+
+def drawn(count: int, noise: float, seed: int = 0) -> list[Candidate]:
+    """Previews score 0.1 less than the end, give or take `noise`."""
+    draw = np.random.default_rng(seed)
+    after = draw.uniform(0.3, 0.7, count)
+    return [
+        a_candidate(float(a - 0.1 + e), float(a))
+        for a, e in zip(after, draw.normal(0, noise, count), strict=True)
     ]
-    return Candidate(tuple(rows), kept)
 
 
-def test_every_kept_candidate_that_set_the_limits_passes_them() -> None:
-    known = [a_candidate(0.5, True), a_candidate(0.7, True, right=3), a_candidate(0.1, False)]
-    limits = limits_for(known, slack=0.0)
-    assert (limits.clip_text, limits.clip_base, limits.attribute_share) == (0.5, 0.8, 0.75)
-    assert saving(known, limits, 0.4) == Saving(pytest.approx(0.6), 0.0, 1, 2)
-    assert limits_for(known, slack=1.0).clip_text == pytest.approx(0.4)
+def test_limits_are_the_verdicts_shifted_by_what_previews_lack() -> None:
+    limits = limits_at(drawn(200, noise=0.02), FINAL, slack=0.0)
+    assert limits.clip_text == pytest.approx(0.4, abs=0.01)
+    assert limits.clip_direction == pytest.approx(0.3) and limits.clip_base is None
+    assert limits.attribute_share == pytest.approx(0.75) and limits.nsfw == FINAL.nsfw
+    looser = limits_at(drawn(200, noise=0.02), FINAL, slack=2.0)
+    assert looser.clip_text == pytest.approx(0.36, abs=0.01)
 
 
-def test_lost_sets_and_unsaved_steps_are_counted() -> None:
-    limits = limits_for([a_candidate(0.5, True)], slack=0.0)
-    tried = [a_candidate(0.4, True), a_candidate(0.6, True), a_candidate(0.9, False), a_candidate(0.2, False)]
-    found = saving(tried, limits, 0.25)
-    assert (found.saved, found.lost) == (pytest.approx(0.375), 0.5)
+def test_limits_are_as_tight_as_the_good_sets_allow() -> None:
+    exact, noisy = (limits_for(drawn(1000, noise), FINAL) for noise in (0.0, 0.05))
+    assert exact.clip_text == pytest.approx(0.4)
+    assert noisy.clip_text is not None and noisy.clip_text < 0.35
+    for noise, limits in ((0.0, exact), (0.05, noisy)):
+        assert saving(drawn(1000, noise), limits, 4).lost <= early.LOST_BAR / 2
+    fresh = saving(drawn(1000, 0.05, seed=1), noisy, 4)
+    assert fresh.lost <= early.LOST_BAR and fresh.saved > 0.2, "also on candidates that did not set them"
+
+
+def test_every_preview_costs_its_steps() -> None:
+    limits = limits_at([a_candidate(0.4, 0.5), a_candidate(0.5, 0.6)], FINAL, slack=0.0)
+    tried = [
+        a_candidate(0.3, 0.6),  # good and lost
+        a_candidate(0.6, 0.6),  # good and kept
+        a_candidate(0.9, 0.4),  # bad and not noticed: its preview was for nothing
+        a_candidate(0.2, 0.4),  # bad and noticed
+    ]
+    found = saving(tried, limits, steps=3)
+    assert (found.rejected, found.kept, found.lost) == (2, 2, 0.5)
+    assert found.saved == pytest.approx(1 - (3 + 15 + 3) / 30)
+    assert found.spent == pytest.approx((3 + 18 + 18 + 3) / 60)
     assert not found.passed()
 
 
 def test_both_bars_must_be_met() -> None:
-    assert Saving(early.SAVED_BAR, early.LOST_BAR, 9, 9).passed()
-    assert not Saving(early.SAVED_BAR - 0.01, 0.0, 9, 9).passed()
-    assert not Saving(1.0, early.LOST_BAR + 0.01, 9, 9).passed()
+    assert Saving(early.SAVED_BAR, early.LOST_BAR, 9, 9, 0.5).passed()
+    assert not Saving(early.SAVED_BAR - 0.01, 0.0, 9, 9, 0.5).passed()
+    assert not Saving(1.0, early.LOST_BAR + 0.01, 9, 9, 0.5).passed()
 
 
-def test_shipped_limits_are_looser_than_the_verdicts() -> None:
-    preview, final = embedded_thresholds("preview"), embedded_thresholds()
-    for name in ("clip_text", "clip_direction", "attribute_share"):
-        assert getattr(preview, name) <= getattr(final, name)
+def test_written_limits_are_read_again_with_their_steps(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    assert embedded_preview(tmp_path) is None
+    early.write(6, FINAL, tmp_path)
+    assert embedded_preview(tmp_path) == Preview(6, FINAL)
+    assert json.loads((tmp_path / "clip" / "preview.json").read_text())["steps"] == 6
+
+
+def test_shipped_limits_are_those_of_the_measured_steps() -> None:
+    found, final = embedded_preview(), embedded_thresholds()
+    assert found is not None and found.steps == early.STEPS and isinstance(found.filters, Thresholds)
+    assert found.filters.clip_text is not None and final.clip_text is not None
+    assert found.filters.clip_text < final.clip_text + 0.05
+
+
+def test_auto_limits_hold_at_their_own_steps_alone() -> None:
+    scorers = ModelScorers(None, None, None, None, {}, FINAL, early=Preview(4, FINAL))
+    assert scorers.preview(replace(a_spec(), preview=Preview(4))) == FINAL
+    assert scorers.preview(a_spec()) is None
+    with pytest.raises(CounterpoiseError, match=r"preview\.steps: given 5, wanted 4"):
+        scorers.preview(replace(a_spec(), preview=Preview(5)))
+    own = Thresholds(clip_text=0.1)
+    assert scorers.preview(replace(a_spec(), preview=Preview(5, own))) == own
+    with pytest.raises(CounterpoiseError, match=r"preview\.filters: given auto"):
+        replace(scorers, early=None).preview(replace(a_spec(), preview=Preview(4)))

@@ -1,8 +1,7 @@
-"""The denoising loop of one UNet call's rows: shared noise, guidance, the plan of the edit, local blend; stops anywhere."""
+"""The denoising loop of one UNet call's rows: shared noise, guidance, the plan of the edit, local blend."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -39,7 +38,6 @@ class Sampling:
         self,
         unet: nn.Module,
         scheduler: Any,
-        members: Sequence[int],
         noise: Tensor,
         conditions: Conditions,
         plan: EditPlan | None,
@@ -51,7 +49,6 @@ class Sampling:
         Args:
             unet: with the processors of `attention_edit` installed.
             scheduler: fresh, its timesteps set.
-            members: which R members of the set these are.
             noise: (R, C, h, w), unit variance.
             conditions: of the U rows.
             plan: of the U rows; None samples every member plainly.
@@ -59,24 +56,16 @@ class Sampling:
             blend: local blend, if any.
         """
         self.unet, self.scheduler, self.conditions, self.plan = unet, scheduler, conditions, plan
-        self.members = tuple(members)
         self.latents = noise * scheduler.init_noise_sigma
-        self.predicted = self.latents
-        self.done = 0
         self.maps = WordMaps(blend) if blend is not None and plan is not None else None
         self._given = _own_noise(scheduler, seed, len(noise))
 
-    @property
-    def steps(self) -> int:
-        """How many steps there are."""
-        return len(self.scheduler.timesteps)
-
-    def advance(self, control: Control, until: int) -> None:
-        """Denoise up to step `until`; `predicted` then holds the clean latents as seen from there."""
-        for step in range(self.done, min(until, self.steps)):
+    def run(self, control: Control) -> Tensor:
+        """Denoise to the end; returns the members' latents (R, C, h, w)."""
+        for step in range(len(self.scheduler.timesteps)):
             self._step(control, step)
-            self.done = step + 1
         control.step, control.maps = None, None
+        return self.latents
 
     def _step(self, control: Control, step: int) -> None:
         time, rows = self.scheduler.timesteps[step], len(self.latents)
@@ -93,12 +82,10 @@ class Sampling:
         if halves == 2:
             empty, asked = found.chunk(2)
             found = empty + self.conditions.guidance * (asked - empty)
-        made = self.scheduler.step(found, time, self.latents, **self._given)
-        self.latents, self.predicted = made.prev_sample, _clean(self.scheduler, made)
+        self.latents = self.scheduler.step(found, time, self.latents, **self._given).prev_sample
         if self.maps is not None and now is not None:
             bases = [base % rows for base in now.base[-rows:]]
             self.latents = blend_step(self.latents, bases, self.maps, step)
-            self.predicted = blend_step(self.predicted, bases, self.maps, step)
 
 
 def _own_noise(scheduler: Any, seed: int, rows: int) -> dict[str, Any]:
@@ -106,13 +93,3 @@ def _own_noise(scheduler: Any, seed: int, rows: int) -> dict[str, Any]:
     if "generator" not in signature(scheduler.step).parameters:
         return {}
     return {"generator": [torch.Generator().manual_seed(seed) for _ in range(rows)]}
-
-
-def _clean(scheduler: Any, made: Any) -> Tensor:
-    """Return the scheduler's estimate of the clean latents at this step."""
-    for name in ("denoised", "pred_original_sample"):
-        if (found := getattr(made, name, None)) is not None:
-            return found
-    outputs: Sequence[Tensor | None] = getattr(scheduler, "model_outputs", ())
-    known = [one for one in outputs if one is not None]
-    return known[-1] if known else made.prev_sample
