@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from generators.prompts import TEMPLATES
-from generators.spec import Dtype, EditKind, Halves, Scheduler, SpecError, default_cross_replace
+from generators.spec import SCHEDULERS, Dtype, EditKind, Halves, Scheduler, SpecError, default_cross_replace
 from storage.errors import shown
 
 
@@ -34,6 +34,7 @@ _COSINE = "a cosine from -1 to 1, or null where it is not judged"
 _COUNT = "a whole number of 1 or more"
 _SIZE = "a multiple of 8 pixels, or null for the model's own size"
 _SIDE = "the side of attention layers, 1 or more, or null"
+_SCHEDULER = f"one of {', '.join(SCHEDULERS)}"
 _SCORER = '"auto", "embedded", the name or folder of a model, or null for no such score'
 
 
@@ -71,7 +72,7 @@ class SamplerDoc(Doc):
 
     steps: int = Field(default=50, ge=1, le=1000, description="a whole number of steps from 1 to 1000")
     guidance: float = Field(default=7.5, ge=0, le=100, description="a number from 0 to 100")
-    scheduler: Scheduler = wanted("one of ddim, euler, euler_ancestral, dpmpp, lcm, model", "ddim")
+    scheduler: Scheduler = wanted(_SCHEDULER, "ddim")
     width: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)
     height: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)
     dtype: Dtype = wanted("one of float32, float16, bfloat16", "float32")
@@ -136,6 +137,7 @@ class PreviewDoc(Doc):
     """Early rejection."""
 
     steps: Count = wanted(f"{_COUNT}, less than sampler.steps")
+    scheduler: Scheduler = wanted(_SCHEDULER, "dpmpp")
     filters: EarlyDoc | None = wanted('"auto" or a mapping of limits', None)
 
 

@@ -28,7 +28,7 @@ from generators.spec import (
 )
 
 from .rules import check_spec
-from .schema import SpecDoc, ThresholdsDoc, did_you_mean, refusal, refused_shape
+from .schema import PreviewDoc, SpecDoc, ThresholdsDoc, did_you_mean, refusal, refused_shape
 
 _SPECS = files("generators").joinpath("specs")
 SHIPPED = tuple(sorted(Path(spec.name).stem for spec in _SPECS.iterdir() if spec.name.endswith(".yaml")))
@@ -186,10 +186,14 @@ def _freeze(doc: SpecDoc) -> Spec:
         sampler=Sampler(**doc.sampler.model_dump()),
         edit=_edit(doc),
         filters=_limits(doc.filters),
-        preview=Preview(doc.preview.steps, _limits(doc.preview.filters)) if doc.preview else None,
+        preview=_preview(doc.preview) if doc.preview else None,
         scorers=ScorerChoice(**doc.scorers.model_dump()),
         split=Split(**split),
     )
+
+
+def _preview(doc: PreviewDoc) -> Preview:
+    return Preview(doc.steps, doc.scheduler, _limits(doc.filters))
 
 
 def _limits(doc: ThresholdsDoc | None) -> Thresholds | Literal["auto"]:

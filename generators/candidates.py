@@ -94,10 +94,10 @@ class Factory:
         """
         early = self.scorers.preview(self.spec)
         if early is not None and self.spec.preview is not None:
-            steps = self.spec.preview.steps
-            images, scores, verdict = self._judged(request.in_steps(steps), early)
+            shown = request.as_preview(self.spec.preview)
+            images, scores, verdict = self._judged(shown, early)
             if not verdict.keep:
-                return images, scores, Verdict(False, f"preview_{verdict.reason}"), steps
+                return images, scores, Verdict(False, f"preview_{verdict.reason}"), shown.sampler.steps
         return *self._judged(request, self.scorers.thresholds(self.spec)), request.sampler.steps
 
     def _judged(
@@ -126,7 +126,7 @@ class Factory:
                 request = self.request(planned, 0)
                 self.engine.check(request)
                 if self.spec.preview:
-                    self.engine.check(request.in_steps(self.spec.preview.steps))
+                    self.engine.check(request.as_preview(self.spec.preview))
 
     def recipe(self, planned: Sequence[PlannedSet]) -> dict[str, Any]:
         """Return all that decides the bytes of a shard; its hash gates resume."""
@@ -146,7 +146,8 @@ class Factory:
         limits = self.scorers.preview(self.spec)
         if limits is None or self.spec.preview is None:
             return None
-        return {"steps": self.spec.preview.steps, "thresholds": asdict(limits)}
+        chosen = self.spec.preview
+        return {"steps": chosen.steps, "scheduler": chosen.scheduler, "thresholds": asdict(limits)}
 
     def _sample(
         self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict, steps: int,

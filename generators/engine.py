@@ -10,7 +10,7 @@ from typing import Protocol
 from PIL import Image, ImageDraw
 
 from .plan import Member
-from .spec import Edit, Sampler
+from .spec import Edit, Preview, Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class SetRequest:
         """The members' prompts, in order."""
         return [member.prompt for member in self.members]
 
-    def in_steps(self, steps: int) -> SetRequest:
-        """The same set, sampled in another number of steps."""
-        return replace(self, sampler=replace(self.sampler, steps=steps))
+    def as_preview(self, preview: Preview) -> SetRequest:
+        """The same set, sampled in few steps."""
+        return replace(self, sampler=replace(self.sampler, steps=preview.steps, scheduler=preview.scheduler))
 
 
 class Engine(Protocol):

@@ -105,27 +105,26 @@ class ModelScorers:
         """Return the spec's limits of early rejection, or with "auto" those measured for these scorers.
 
         Raises:
-            CounterpoiseError: "auto", and none were measured, or at another number of steps.
+            CounterpoiseError: "auto", and none were measured, or with other steps.
         """
         if spec.preview is None:
             return None
-        chosen = (
-            spec.preview
-            if isinstance(spec.preview.filters, Thresholds)
-            else self._measured(spec.preview.steps)
-        )
+        own = isinstance(spec.preview.filters, Thresholds)
+        chosen = spec.preview if own else self._measured(spec.preview)
         return chosen.filters if isinstance(chosen.filters, Thresholds) else None
 
-    def _measured(self, steps: int) -> Preview:
+    def _measured(self, asked: Preview) -> Preview:
         if self.early is None:
             raise CounterpoiseError(
                 "preview.filters: given auto, which goes with the embedded CLIP alone; wanted limits for these scorers"
             )
-        if self.early.steps != steps:
-            raise CounterpoiseError(
-                f"preview.steps: given {steps}, wanted {self.early.steps}, at which the limits of filters: auto were "
-                "measured, or limits of your own"
-            )
+        for name in ("steps", "scheduler"):
+            given, wanted = getattr(asked, name), getattr(self.early, name)
+            if given != wanted:
+                raise CounterpoiseError(
+                    f"preview.{name}: given {given}, wanted {wanted}, with which the limits of filters: auto were "
+                    "measured, or limits of your own"
+                )
         return self.early
 
     def describe(self) -> dict[str, object]:
@@ -267,7 +266,7 @@ def embedded_preview(folder: Path = WEIGHTS) -> Preview | None:
     if not file.exists():
         return None
     stored = json.loads(file.read_text())
-    return Preview(stored["steps"], Thresholds(**stored["filters"]))
+    return Preview(stored["steps"], stored["scheduler"], Thresholds(**stored["filters"]))
 
 
 class PreparedScorers:

@@ -124,9 +124,13 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Early rejection: a candidate is sampled in so few ``steps`` first, scored, and given up if it fails ``filters``."""
+    """Early rejection: a candidate is sampled in so few ``steps`` first, scored, and given up if it fails ``filters``.
+
+    In few steps DPM++ comes closest to where the samplers without noise of their own end in many.
+    """
 
     steps: int
+    scheduler: Scheduler = "dpmpp"
     filters: Thresholds | Literal["auto"] = "auto"
 
 

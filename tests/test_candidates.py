@@ -231,7 +231,7 @@ def early(
             return super().generate(request)
 
     limits = Thresholds(clip_text=0.2, faces=None)
-    chosen = replace(spec, preview=Preview(2, limits))
+    chosen = replace(spec, preview=Preview(2, filters=limits))
     return Factory(chosen, Noting(24), PreparedScorers(bad)), done
 
 

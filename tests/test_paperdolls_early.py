@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from small_spec import a_spec
 
-from generators.filters import judge
 from generators.paperdolls import early
 from generators.paperdolls.early import Candidate, Saving, limits_at, limits_for, saving
 from generators.scorers import ModelScorers, embedded_preview, embedded_thresholds
@@ -28,7 +27,7 @@ def rows(text: float, right: int = 4) -> tuple[dict, ...]:
 
 
 def a_candidate(before: float, after: float) -> Candidate:
-    return Candidate(rows(before), rows(after), judge(rows(after), FINAL).keep)
+    return Candidate(rows(before), rows(after))
 
 
 def drawn(count: int, noise: float, seed: int = 0) -> list[Candidate]:
@@ -55,9 +54,16 @@ def test_limits_are_as_tight_as_the_good_sets_allow() -> None:
     assert exact.clip_text == pytest.approx(0.4)
     assert noisy.clip_text is not None and noisy.clip_text < 0.35
     for noise, limits in ((0.0, exact), (0.05, noisy)):
-        assert saving(drawn(1000, noise), limits, 4).lost <= early.LOST_BAR / 2
-    fresh = saving(drawn(1000, 0.05, seed=1), noisy, 4)
+        assert saving(drawn(1000, noise), FINAL, limits).lost <= early.LOST_BAR / 2
+    fresh = saving(drawn(1000, 0.05, seed=1), FINAL, noisy)
     assert fresh.lost <= early.LOST_BAR and fresh.saved > 0.2, "also on candidates that did not set them"
+
+
+def test_tighter_filters_reject_every_other_candidate() -> None:
+    known, base = drawn(200, noise=0.0), replace(FINAL, clip_base=0.1)
+    tight = early.tightened(known, base)
+    assert tight.clip_text is not None and 0.5 < tight.clip_text < 0.6 and tight.nsfw == base.nsfw
+    assert 0.4 < early.kept(known, tight).mean() <= 0.5 < early.kept(known, base).mean() + 0.1
 
 
 def test_every_preview_costs_its_steps() -> None:
@@ -68,7 +74,7 @@ def test_every_preview_costs_its_steps() -> None:
         a_candidate(0.9, 0.4),  # bad and not noticed: its preview was for nothing
         a_candidate(0.2, 0.4),  # bad and noticed
     ]
-    found = saving(tried, limits, steps=3)
+    found = saving(tried, FINAL, limits, steps=3)
     assert (found.rejected, found.kept, found.lost) == (2, 2, 0.5)
     assert found.saved == pytest.approx(1 - (3 + 15 + 3) / 30)
     assert found.spent == pytest.approx((3 + 18 + 18 + 3) / 60)
@@ -84,25 +90,31 @@ def test_both_bars_must_be_met() -> None:
 def test_written_limits_are_read_again_with_their_steps(tmp_path: Path) -> None:
     (tmp_path / "clip").mkdir()
     assert embedded_preview(tmp_path) is None
-    early.write(6, FINAL, tmp_path)
-    assert embedded_preview(tmp_path) == Preview(6, FINAL)
+    early.write(Preview(6, "euler", FINAL), tmp_path)
+    assert embedded_preview(tmp_path) == Preview(6, "euler", FINAL)
     assert json.loads((tmp_path / "clip" / "preview.json").read_text())["steps"] == 6
 
 
 def test_shipped_limits_are_those_of_the_measured_steps() -> None:
     found, final = embedded_preview(), embedded_thresholds()
-    assert found is not None and found.steps == early.STEPS and isinstance(found.filters, Thresholds)
+    assert (
+        found is not None
+        and replace(found, filters="auto") == early.PREVIEW
+        and isinstance(found.filters, Thresholds)
+    )
     assert found.filters.clip_text is not None and final.clip_text is not None
     assert found.filters.clip_text < final.clip_text + 0.05
 
 
 def test_auto_limits_hold_at_their_own_steps_alone() -> None:
-    scorers = ModelScorers(None, None, None, None, {}, FINAL, early=Preview(4, FINAL))
+    scorers = ModelScorers(None, None, None, None, {}, FINAL, early=Preview(4, "dpmpp", FINAL))
     assert scorers.preview(replace(a_spec(), preview=Preview(4))) == FINAL
     assert scorers.preview(a_spec()) is None
     with pytest.raises(CounterpoiseError, match=r"preview\.steps: given 5, wanted 4"):
         scorers.preview(replace(a_spec(), preview=Preview(5)))
+    with pytest.raises(CounterpoiseError, match=r"preview\.scheduler: given ddim, wanted dpmpp"):
+        scorers.preview(replace(a_spec(), preview=Preview(4, "ddim")))
     own = Thresholds(clip_text=0.1)
-    assert scorers.preview(replace(a_spec(), preview=Preview(5, own))) == own
+    assert scorers.preview(replace(a_spec(), preview=Preview(5, filters=own))) == own
     with pytest.raises(CounterpoiseError, match=r"preview\.filters: given auto"):
         replace(scorers, early=None).preview(replace(a_spec(), preview=Preview(4)))

@@ -18,7 +18,7 @@ from generators.memory import PEAK_MAPS
 from generators.p2p.words import AlignmentError
 from generators.plan import Member, make_plan, members
 from generators.sdxl import SdxlEngine
-from generators.spec import Edit, LocalBlend, Sampler
+from generators.spec import Edit, LocalBlend, Preview, Sampler
 from generators.weights import ModelError
 
 SAMPLER = Sampler(steps=3, guidance=3.0, scheduler="ddim")
@@ -70,8 +70,8 @@ def test_members_share_one_noise_whatever_the_chunks(engine: SdxlEngine, schedul
 def test_a_request_in_fewer_steps_is_the_same_set(engine: SdxlEngine) -> None:
     """What a preview looks at: close to the picture in all its steps, and cheaper."""
     request = a_set(sampler=replace(SAMPLER, steps=8))
-    few = request.in_steps(2)
-    assert few == replace(request, sampler=replace(request.sampler, steps=2))
+    few = request.as_preview(Preview(2))
+    assert few == replace(request, sampler=replace(request.sampler, steps=2, scheduler="dpmpp"))
     whole, seen, other = (arrays(engine.generate(one)) for one in (request, few, replace(few, seed=6)))
     assert 0 < np.abs(seen - whole).mean() < np.abs(other - whole).mean() / 2
 

@@ -186,6 +186,7 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("edit.local_blend", {"treshold": 0.2}, "edit.local_blend.treshold", "did you mean 'threshold'?"),
     ("filters", None, "filters", '"auto" or a mapping'),
     ("preview", {"steps": 0}, "preview.steps", "1 or more"),
+    ("preview", {"steps": 2, "scheduler": "plms"}, "preview.scheduler", "one of ddim, euler"),
     ("preview", {"steps": 10**6}, "preview.steps", "of sampler.steps"),
     ("preview", {"filters": "auto"}, "preview.steps", "1 or more"),
     (

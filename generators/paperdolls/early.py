@@ -8,21 +8,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from generators.candidates import Factory
 from generators.filters import Score, judge
 from generators.plan import make_plan
 from generators.scorers import load_scorers
 from generators.sdxl import SdxlEngine
-from generators.spec import Sampler, Spec, Thresholds
+from generators.spec import Preview, Sampler, Thresholds
 
 from . import WEIGHTS
 from .evaluation import EDIT
 from .proof import spec
 
 #: Of the previews, and of the samplings that they stand for.
-STEPS, WHOLE = 4, 15
-#: With the shipped specs' guidance of 3 hardly a set is rejected; with half of it about every other one.
+PREVIEW, WHOLE = Preview(steps=4), 15
+#: Half of the shipped specs', with which hardly a set is rejected.
 GUIDANCE = 1.5
 SAVED_BAR, LOST_BAR = 0.4, 0.02
 _LEAST = ("clip_text", "clip_base", "clip_direction")
@@ -31,11 +32,10 @@ Scores = Sequence[Mapping[str, Score]]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A candidate's scores as a preview and in the end, and whether it was kept."""
+    """A candidate's scores as a preview and in the end."""
 
     early: Scores
     final: Scores
-    kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +61,21 @@ class Saving:
 
 
 def candidates(
-    sets: int, steps: int, guidance: float, on_set: Callable[[], None] | None = None
-) -> list[Candidate]:
-    """Make the first candidate of `sets` sets, in few steps and in all of them."""
-    chosen: Spec = spec(-(-sets // 18), Sampler(steps=WHOLE, guidance=guidance), EDIT)
-    factory = Factory(replace(chosen, seed=5), SdxlEngine("embedded"), load_scorers(chosen))
-    limits, found = factory.scorers.thresholds(chosen), []
+    sets: int, preview: Preview, guidance: float, on_set: Callable[[], None] | None = None
+) -> tuple[list[Candidate], Thresholds]:
+    """Make the first candidate of `sets` sets, as a preview and whole; with the verdict's limits."""
+    chosen = spec(-(-sets // 18), Sampler(steps=WHOLE, guidance=guidance), EDIT)
+    factory, found = Factory(replace(chosen, seed=5), SdxlEngine("embedded"), load_scorers(chosen)), []
     for planned in make_plan(factory.spec)[:sets]:
         request = factory.request(planned, 0)
         early, final = (
-            factory.scorers.score(one, factory.engine.generate(one))
-            for one in (request.in_steps(steps), request)
+            tuple(factory.scorers.score(one, factory.engine.generate(one)))
+            for one in (request.as_preview(preview), request)
         )
-        found.append(Candidate(tuple(early), tuple(final), judge(final, limits).keep))
+        found.append(Candidate(early, final))
         if on_set:
             on_set()
-    return found
+    return found, factory.scorers.thresholds(chosen)
 
 
 def weakest(scores: Scores, name: str) -> float:
@@ -87,6 +86,23 @@ def weakest(scores: Scores, name: str) -> float:
 def read(scores: Scores) -> float:
     """Share of the members whose attributes read as prompted."""
     return float(np.mean([bool(row["attribute_ok"]) for row in scores]))
+
+
+def kept(known: Sequence[Candidate], final: Thresholds) -> NDArray[np.bool_]:
+    """Tell which candidates the verdict keeps."""
+    return np.array([judge(one.final, final).keep for one in known])
+
+
+def tightened(known: Sequence[Candidate], final: Thresholds, rejected: float = 0.5) -> Thresholds:
+    """Return the verdict's limits, the CLIP's raised by as many deviations as reject a share `rejected`."""
+    spread = {name: float(np.std([weakest(one.final, name) for one in known])) for name in _LEAST}
+    limits = final
+    for step in np.arange(0, 4, 0.1):
+        raised = {name: float(getattr(final, name) + step * spread[name]) for name in _LEAST}
+        limits = replace(final, **raised)  # type: ignore[arg-type]
+        if 1 - kept(known, limits).mean() >= rejected:
+            break
+    return limits
 
 
 def limits_at(known: Sequence[Candidate], final: Thresholds, slack: float) -> Thresholds:
@@ -113,20 +129,23 @@ def limits_at(known: Sequence[Candidate], final: Thresholds, slack: float) -> Th
 
 def limits_for(known: Sequence[Candidate], final: Thresholds, lost: float = LOST_BAR / 2) -> Thresholds:
     """Return the tightest of `limits_at` that lose at most a share `lost` of the known good sets."""
+    limits = final
     for slack in np.arange(0, 4, 0.25):
         limits = limits_at(known, final, float(slack))
-        if not saving(known, limits, STEPS).lost > lost:
+        if not saving(known, final, limits).lost > lost:
             break
     return limits
 
 
-def saving(tried: Sequence[Candidate], limits: Thresholds, steps: int) -> Saving:
+def saving(
+    tried: Sequence[Candidate], final: Thresholds, limits: Thresholds, steps: int = PREVIEW.steps
+) -> Saving:
     """Count what `limits` save and lose among candidates, each preview's own steps included."""
     stopped = np.array([not judge(one.early, limits).keep for one in tried])
-    good = np.array([one.kept for one in tried])
+    good = kept(tried, final)
     spent = np.where(stopped, steps, steps + WHOLE) / WHOLE
 
-    def share(values: np.ndarray) -> float:
+    def share(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
         return float(values.mean()) if len(values) else float("nan")
 
     return Saving(
@@ -139,17 +158,22 @@ def saving(tried: Sequence[Candidate], limits: Thresholds, steps: int) -> Saving
 
 
 def run(
-    sets: int, steps: int, guidance: float, on_set: Callable[[], None] | None = None
-) -> tuple[Thresholds, Saving]:
-    """Set limits on one half of the candidates, measure them on the other, and write them beside the CLIP."""
-    made = candidates(sets, steps, guidance, on_set)
-    final = load_scorers(spec(1, Sampler(), EDIT)).auto
-    limits = limits_for(made[::2], final)
-    write(steps, limits)
-    return limits, saving(made[1::2], limits, steps)
+    sets: int, preview: Preview, guidance: float, on_set: Callable[[], None] | None = None
+) -> dict[str, Saving]:
+    """Set limits on one half of the candidates, measure them on the other, and write them beside the CLIP.
+
+    Returns:
+        what is saved and lost, with the verdict's own limits and with tighter ones that reject every other candidate.
+    """
+    made, final = candidates(sets, preview, guidance, on_set)
+    write(replace(preview, filters=limits_for(made[::2], final)))
+    tight = tightened(made, final)
+    return {
+        name: saving(made[1::2], limits, limits_for(made[::2], limits), preview.steps)
+        for name, limits in (("shipped filters", final), ("tighter filters", tight))
+    }
 
 
-def write(steps: int, limits: Thresholds, weights: Path = WEIGHTS) -> None:
-    """Write the limits beside the CLIP that they go with."""
-    content = {"steps": steps, "filters": asdict(limits)}
-    (weights / "clip" / "preview.json").write_text(json.dumps(content, indent=2) + "\n")
+def write(preview: Preview, weights: Path = WEIGHTS) -> None:
+    """Write a preview's limits beside the CLIP that they go with."""
+    (weights / "clip" / "preview.json").write_text(json.dumps(asdict(preview), indent=2) + "\n")
