@@ -11,7 +11,7 @@ import pytest
 from small_spec import a_spec
 
 from generators.paperdolls import early
-from generators.paperdolls.early import Candidate, Saving, limits_at, limits_for, saving
+from generators.paperdolls.early import Candidate, Saving, limits_for, saving
 from generators.scorers import ModelScorers, embedded_preview, embedded_thresholds
 from generators.spec import Preview, Thresholds
 from storage.errors import CounterpoiseError
@@ -41,22 +41,23 @@ def drawn(count: int, noise: float, seed: int = 0) -> list[Candidate]:
 
 
 def test_limits_are_the_verdicts_shifted_by_what_previews_lack() -> None:
-    limits = limits_at(drawn(200, noise=0.02), FINAL, slack=0.0)
-    assert limits.clip_text == pytest.approx(0.4, abs=0.01)
-    assert limits.clip_direction == pytest.approx(0.3) and limits.clip_base is None
-    assert limits.attribute_share == pytest.approx(0.75) and limits.nsfw == FINAL.nsfw
-    looser = limits_at(drawn(200, noise=0.02), FINAL, slack=2.0)
-    assert looser.clip_text == pytest.approx(0.36, abs=0.01)
+    limits = limits_for(drawn(200, noise=0.0), FINAL)
+    assert limits.clip_text == pytest.approx(0.4, abs=0.001) and limits.clip_direction == pytest.approx(0.3)
+    assert limits.clip_base is None and limits.nsfw == FINAL.nsfw and limits.faces is None
+    assert limits.attribute_share == pytest.approx(0.75)
 
 
 def test_limits_are_as_tight_as_the_good_sets_allow() -> None:
-    exact, noisy = (limits_for(drawn(1000, noise), FINAL) for noise in (0.0, 0.05))
-    assert exact.clip_text == pytest.approx(0.4)
-    assert noisy.clip_text is not None and noisy.clip_text < 0.35
-    for noise, limits in ((0.0, exact), (0.05, noisy)):
-        assert saving(drawn(1000, noise), FINAL, limits).lost <= early.LOST_BAR / 2
-    fresh = saving(drawn(1000, 0.05, seed=1), FINAL, noisy)
-    assert fresh.lost <= early.LOST_BAR and fresh.saved > 0.2, "also on candidates that did not set them"
+    known, fresh = drawn(300, 0.04), drawn(3000, 0.04, seed=1)
+    loose, tight = (limits_for(known, FINAL, lost) for lost in (0.01, 0.1))
+    assert (
+        loose.clip_text is not None
+        and tight.clip_text is not None
+        and loose.clip_text < tight.clip_text <= 0.4
+    )
+    first, second = (saving(fresh, FINAL, limits) for limits in (loose, tight))
+    assert first.lost <= 0.015 and second.lost <= 0.12, "also on candidates that did not set them"
+    assert 0.2 < first.saved < second.saved
 
 
 def test_tighter_filters_reject_every_other_candidate() -> None:
@@ -67,7 +68,7 @@ def test_tighter_filters_reject_every_other_candidate() -> None:
 
 
 def test_every_preview_costs_its_steps() -> None:
-    limits = limits_at([a_candidate(0.4, 0.5), a_candidate(0.5, 0.6)], FINAL, slack=0.0)
+    limits = replace(FINAL, clip_text=0.4)
     tried = [
         a_candidate(0.3, 0.6),  # good and lost
         a_candidate(0.6, 0.6),  # good and kept

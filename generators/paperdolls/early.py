@@ -78,14 +78,10 @@ def candidates(
     return found, factory.scorers.thresholds(chosen)
 
 
-def weakest(scores: Scores, name: str) -> float:
-    """The least of a score over the members."""
-    return min(float(value) for row in scores if (value := row.get(name)) is not None)
-
-
-def read(scores: Scores) -> float:
-    """Share of the members whose attributes read as prompted."""
-    return float(np.mean([bool(row["attribute_ok"]) for row in scores]))
+def summary(scores: Scores) -> NDArray[np.float64]:
+    """What a set is judged by: the least of each CLIP score over the members, and the share that reads as prompted."""
+    least = [min(float(value) for row in scores if (value := row.get(name)) is not None) for name in _LEAST]
+    return np.array([*least, np.mean([bool(row["attribute_ok"]) for row in scores])])
 
 
 def kept(known: Sequence[Candidate], final: Thresholds) -> NDArray[np.bool_]:
@@ -95,46 +91,43 @@ def kept(known: Sequence[Candidate], final: Thresholds) -> NDArray[np.bool_]:
 
 def tightened(known: Sequence[Candidate], final: Thresholds, rejected: float = 0.5) -> Thresholds:
     """Return the verdict's limits, the CLIP's raised by as many deviations as reject a share `rejected`."""
-    spread = {name: float(np.std([weakest(one.final, name) for one in known])) for name in _LEAST}
+    spread = np.std([summary(one.final) for one in known], axis=0)
     limits = final
     for step in np.arange(0, 4, 0.1):
-        raised = {name: float(getattr(final, name) + step * spread[name]) for name in _LEAST}
-        limits = replace(final, **raised)  # type: ignore[arg-type]
+        raised = _vector(final) + step * spread
+        limits = replace(final, **dict(zip(_LEAST, raised.tolist(), strict=False)))
         if 1 - kept(known, limits).mean() >= rejected:
             break
     return limits
 
 
-def limits_at(known: Sequence[Candidate], final: Thresholds, slack: float) -> Thresholds:
-    """Return the limits of the verdict, shifted by how previews differ from the end on average, less `slack` deviations."""
+def limits_for(known: Sequence[Candidate], final: Thresholds, lost: float = LOST_BAR) -> Thresholds:
+    """Return the tightest limits of previews that are expected to lose at most a share `lost` of the good sets.
 
-    def shifted(limit: float | None, of: Callable[[Scores], float]) -> float | None:
-        if limit is None:
-            return None
-        change = [of(one.early) - of(one.final) for one in known]
-        return round(limit + float(np.mean(change)) - slack * float(np.std(change)), 3)
-
-    least = {
-        name: shifted(getattr(final, name), lambda rows, name=name: weakest(rows, name)) for name in _LEAST
-    }
-    share = shifted(final.attribute_share, read)
+    They are the verdict's, shifted by how previews differ from the end on average, less some deviations of that. What
+    they lose is expected from every good set's final scores with every candidate's difference added.
+    """
+    ends = np.array([summary(one.final) for one in known])
+    change = np.array([summary(one.early) for one in known]) - ends
+    seen = ends[kept(known, final), None] + change
+    for slack in np.arange(0, 6, 0.05):
+        limits = np.round(_vector(final) + change.mean(0) - slack * change.std(0), 3)
+        if (seen < limits).any(-1).mean() <= lost:
+            break
+    values = [None if np.isinf(value) else float(value) for value in limits]
     return Thresholds(
-        **least,
+        **dict(zip(_LEAST, values, strict=False)),
         background_change=None,
-        attribute_share=None if share is None else min(1.0, max(0.0, share)),
+        attribute_share=None if values[-1] is None else min(1.0, max(0.0, values[-1])),
         nsfw=final.nsfw,
         faces=None,
     )
 
 
-def limits_for(known: Sequence[Candidate], final: Thresholds, lost: float = LOST_BAR / 2) -> Thresholds:
-    """Return the tightest of `limits_at` that lose at most a share `lost` of the known good sets."""
-    limits = final
-    for slack in np.arange(0, 4, 0.25):
-        limits = limits_at(known, final, float(slack))
-        if not saving(known, final, limits).lost > lost:
-            break
-    return limits
+def _vector(limits: Thresholds) -> NDArray[np.float64]:
+    """The limits of `summary`; what has none is never too low."""
+    given = [getattr(limits, name) for name in (*_LEAST, "attribute_share")]
+    return np.array([-np.inf if limit is None else limit for limit in given])
 
 
 def saving(
