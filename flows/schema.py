@@ -77,7 +77,9 @@ class SamplerDoc(Doc):
     height: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)
     dtype: Dtype = wanted("one of float32, float16, bfloat16", "float32")
     negative_prompt: str = wanted("a text", "")
-    chunk: Count | None = wanted("the members per UNet call, 1 or more, or null for the whole set", None)
+    chunk: Annotated[int, Field(ge=2)] | None = wanted(
+        "the members per UNet call, 2 or more (a base and an edit), or null for the whole set", None
+    )
     memory_gb: float | None = Field(
         default=None, gt=0, description="a number of GB above 0, or null for no budget"
     )

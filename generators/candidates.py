@@ -81,14 +81,15 @@ class Factory:
         self, planned: PlannedSet, candidate: int
     ) -> tuple[list[Sample], Verdict, list[Image.Image]]:
         """Generate, score and judge one candidate; its samples, the verdict and the pictures."""
-        request = self.request(planned, candidate)
-        images, scores, verdict, steps = self._made(request)
-        rows = zip(request.members, images, scores, strict=True)
-        made = [self._sample(planned, candidate, request, verdict, steps, *row) for row in rows]
+        done, images, scores, verdict = self._made(self.request(planned, candidate))
+        rows = zip(done.members, images, scores, strict=True)
+        made = [self._sample(planned, candidate, done, verdict, *row) for row in rows]
         return made, verdict, images
 
-    def _made(self, request: SetRequest) -> tuple[list[Image.Image], list[dict[str, Score]], Verdict, int]:
-        """Return pictures, scores, verdict and the steps done; what fails the preview is not finished.
+    def _made(
+        self, request: SetRequest
+    ) -> tuple[SetRequest, list[Image.Image], list[dict[str, Score]], Verdict]:
+        """Return what was sampled, the pictures, scores and verdict; what fails the preview is not sampled whole.
 
         The reason of an early rejection starts with "preview_", and its scores are those of the preview.
         """
@@ -97,8 +98,8 @@ class Factory:
             shown = request.as_preview(self.spec.preview)
             images, scores, verdict = self._judged(shown, early)
             if not verdict.keep:
-                return images, scores, Verdict(False, f"preview_{verdict.reason}"), shown.sampler.steps
-        return *self._judged(request, self.scorers.thresholds(self.spec)), request.sampler.steps
+                return shown, images, scores, Verdict(False, f"preview_{verdict.reason}")
+        return request, *self._judged(request, self.scorers.thresholds(self.spec))
 
     def _judged(
         self, request: SetRequest, limits: Thresholds
@@ -150,10 +151,10 @@ class Factory:
         return {"steps": chosen.steps, "scheduler": chosen.scheduler, "thresholds": asdict(limits)}
 
     def _sample(
-        self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict, steps: int,
+        self, planned: PlannedSet, candidate: int, request: SetRequest, verdict: Verdict,
         member: Any, image: Image.Image, scores: dict[str, Score],
     ) -> Sample:  # fmt: skip
-        sampler, edit = self.spec.sampler, self.spec.edit
+        sampler, edit = request.sampler, self.spec.edit
         return Sample(
             key=sample_key(planned.set_id, member.index),
             set_id=planned.set_id,
@@ -170,7 +171,7 @@ class Factory:
             neutral_prompt=member.neutral_prompt,
             edited_words=member.edited_words,
             seed=request.seed,
-            steps=steps,
+            steps=sampler.steps,
             guidance=sampler.guidance,
             scheduler=sampler.scheduler,
             cross_replace=edit.cross_replace.get("edited") if edit.p2p else None,

@@ -22,7 +22,7 @@ from torch import Tensor
 from .edits import SetEdits, chunks, word_level
 from .engine import SetRequest
 from .memory import members_that_fit
-from .p2p.install import attention_edit
+from .p2p.install import attention_edit, check_layers
 from .p2p.sampling import Conditions, Sampling
 from .plan import derive_seed
 from .spec import Sampler
@@ -74,6 +74,7 @@ class SdxlEngine:
     def check(self, request: SetRequest) -> None:
         """Align every edit of a request without computing anything; see `Engine.check`."""
         self.edits(request)
+        check_layers(self.pipe.unet)
         self._chunk(request.sampler)
         self.scheduler(request.sampler)
         if blend := request.edit.local_blend:
@@ -92,7 +93,8 @@ class SdxlEngine:
 
     def latents(self, request: SetRequest) -> Tensor:
         """Return the members' final latents (R, C, h, w)."""
-        edits, bases = self.edits(request), [member.base for member in request.members]
+        edits = self.edits(request)
+        bases = [member.base if request.edit.p2p else member.index for member in request.members]
         found: dict[int, Tensor] = {}
         with torch.inference_mode(), attention_edit(self.pipe.unet) as control:
             for rows in chunks(bases, self._chunk(request.sampler)):

@@ -6,9 +6,16 @@ Nothing of the plan, the processors or the loop is shared with the package; only
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+)
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional
@@ -16,7 +23,16 @@ from torch.nn import functional
 from generators.engine import SetRequest
 from generators.p2p.attention import Control
 from generators.p2p.plan import StepPlan
+from generators.plan import derive_seed
 from generators.sdxl import SdxlEngine
+
+SCHEDULERS = {
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "dpmpp": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "lcm": (LCMScheduler, {"clip_sample": False}),
+}
 
 
 @dataclass
@@ -35,7 +51,10 @@ class State:
         self.bases = [member.base for member in self.request.members]
 
     def now(self, share: float) -> bool:
-        return self.step < share * self.request.sampler.steps - 1e-6
+        """t < share x steps, with shares rounded to what people write."""
+        return (
+            self.step < Fraction(round(float(share), 6)).limit_denominator(10**6) * self.request.sampler.steps
+        )
 
 
 class ExplicitMaps:
@@ -139,9 +158,8 @@ def explicit_core(query: Tensor, key: Tensor, value: Tensor, step: StepPlan | No
 
 
 def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:
-    """Sample a request with DDIM, every map built; final latents (R, C, h, w)."""
+    """Sample a request, every map built; final latents (R, C, h, w)."""
     pipe, sampler, edit = engine.pipe, request.sampler, request.edit
-    assert sampler.scheduler == "ddim"
     guided, rows = sampler.guidance != 1, len(request.members)
     state = State(request, engine, guided)
     asked, empty, pooled, pooled_empty = pipe.encode_prompt(
@@ -151,9 +169,13 @@ def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:
     noise = torch.randn(
         (1, pipe.unet.config.in_channels, side, side), generator=torch.Generator().manual_seed(request.seed)
     )
-    latents = noise.to(pipe.unet.dtype).repeat(rows, 1, 1, 1)
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    kind, settings = SCHEDULERS[sampler.scheduler]
+    scheduler = kind.from_config(pipe.scheduler.config, **settings)
     scheduler.set_timesteps(sampler.steps)
+    latents = noise.to(pipe.unet.dtype).repeat(rows, 1, 1, 1) * scheduler.init_noise_sigma
+    seed = derive_seed(request.seed, "sampler")
+    own_noise = [torch.Generator().manual_seed(seed) for _ in range(rows)]  # the same for every row
+    extra = {} if sampler.scheduler == "ddim" else {"generator": own_noise}
     size = side * pipe.vae_scale_factor
     own = dict(pipe.unet.attn_processors)
     pipe.unet.set_attn_processor({name: ExplicitMaps(state, name) for name in own})
@@ -165,13 +187,13 @@ def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:
                 tokens = torch.cat([empty, asked]) if guided else asked
                 now = torch.cat([pooled_empty, now]) if guided else now
                 ids = torch.tensor([[size, size, 0, 0, size, size]]).repeat(len(tokens), 1)
-                given = torch.cat([latents] * (2 if guided else 1))
+                given = scheduler.scale_model_input(torch.cat([latents] * (2 if guided else 1)), time)
                 found = pipe.unet(
                     given, time, tokens, added_cond_kwargs={"text_embeds": now, "time_ids": ids}
                 ).sample
                 if guided:
                     found = found[:rows] + sampler.guidance * (found[rows:] - found[:rows])
-                latents = scheduler.step(found, time, latents).prev_sample
+                latents = scheduler.step(found, time, latents, **extra).prev_sample
                 latents = _blended(state, latents)
     finally:
         pipe.unet.set_attn_processor(own)

@@ -98,6 +98,13 @@ def test_every_bar_is_held(row: p2p.Row, words: str) -> None:
     assert words in failed
 
 
+def test_a_bar_that_could_not_be_measured_is_not_met() -> None:
+    row = a_row("self, core", "4096 x 10", 2.0, 9.0, 100)
+    del row.times["explicit"]
+    slow, unmeasured = p2p.missed([row])
+    assert "ours / plain 2.000" in slow and "no room for explicit maps" in unmeasured
+
+
 def test_explicit_maps_that_do_not_fit_leave_their_cells_empty() -> None:
     row = a_row("self, core", "4096 x 10", 1.0, 9.0, 100)
     del row.times["explicit"], row.memory["explicit"]

@@ -243,8 +243,9 @@ def test_a_candidate_that_fails_the_preview_is_not_sampled_whole() -> None:
     assert done == [2, 2, spec.sampler.steps]
     first, second = ([s for s in samples if s.candidate == k] for k in (0, 1))
     assert {(s.kept, s.reason, s.image) for s in first} == {(False, "preview_clip_text", None)}
-    assert {s.steps for s in first} == {2}
-    assert {s.steps for s in second} == {spec.sampler.steps} and all(s.kept for s in second)
+    assert {(s.steps, s.scheduler) for s in first} == {(2, "dpmpp")}
+    assert {(s.steps, s.scheduler) for s in second} == {(spec.sampler.steps, spec.sampler.scheduler)}
+    assert all(s.kept for s in second)
 
 
 def test_what_the_preview_cannot_do_is_refused_before_any_work() -> None:

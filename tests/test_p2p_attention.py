@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from tiny_sdxl import tiny_pipeline
 from torch import Tensor, nn
 
 from generators.p2p import formulas
 from generators.p2p.align import align
 from generators.p2p.attention import Control, FollowBase
-from generators.p2p.install import attention_edit
+from generators.p2p.install import attention_edit, check_layers
 from generators.p2p.plan import EditPlan, StepPlan, make_plan, with_empty_half
 from generators.p2p.words import split_words
 from storage.errors import CounterpoiseError
@@ -85,14 +85,15 @@ def test_without_a_step_the_processors_are_plain_attention(pipe) -> None:
     assert torch.allclose(edited(pipe, None), run(pipe.unet, inputs(pipe)), atol=1e-5)
 
 
-@pytest.mark.parametrize("pixels", [64, 4096 + 7])
+@pytest.mark.parametrize(("pixels", "keys", "count"), [(64, 50, 4), (4096 + 7, 50, 4), (50, 2100, 2)])
 def test_one_softmax_is_the_same_attention_for_every_value(
-    pixels: int, monkeypatch: pytest.MonkeyPatch
+    pixels: int, keys: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(3, n, 8, generator=draw) for n in (pixels, 50))
-    values = [torch.randn(3, 50, 8 + k, generator=draw) for k in range(4)]
-    mask = torch.zeros(1, 1, 50)
+    query, key = (torch.randn(3, n, 8, generator=draw) for n in (pixels, keys))
+    wider = int(keys == 50)  # fused attention over expanded queries takes values of one width
+    values = [torch.randn(3, keys, 8 + wider * k, generator=draw) for k in range(count)]
+    mask = torch.zeros(1, 1, keys)
     mask[..., 30:] = -1e4
     monkeypatch.setattr(formulas, "BUDGET", 64 * 150)
     for limit in (None, mask):
@@ -199,8 +200,8 @@ def test_processors_are_given_back_also_after_an_error(pipe) -> None:
 
 
 def test_foreign_processors_are_refused_with_the_name_of_their_layer(pipe) -> None:
-    class Foreign(AttnProcessor2_0.__base__):  # type: ignore[misc, name-defined]
-        def __call__(self, *_: object) -> None: ...
+    class Foreign(AttnProcessor2_0):
+        """A processor of one's own that builds on diffusers'."""
 
     name, layer = next((n, m) for n, m in pipe.unet.named_modules() if isinstance(m, Attention))
     own, layer.processor = layer.processor, Foreign()
@@ -209,6 +210,14 @@ def test_foreign_processors_are_refused_with_the_name_of_their_layer(pipe) -> No
             pass
     finally:
         layer.processor = own
+
+
+def test_a_loaded_ip_adapter_is_refused_before_any_work() -> None:
+    pipe = tiny_pipeline()
+    name, layer = next((n, m) for n, m in pipe.unet.named_modules() if n.endswith("attn2"))
+    layer.processor = IPAdapterAttnProcessor2_0(hidden_size=32, cross_attention_dim=32)
+    with pytest.raises(CounterpoiseError, match=f"{name}.*IPAdapterAttnProcessor2_0.*unload adapters"):
+        check_layers(pipe.unet)
 
 
 @pytest.mark.parametrize("what", ["fused projections", "added_kv_proj_dim", "norm_q"])

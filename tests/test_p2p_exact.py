@@ -15,6 +15,7 @@ from generators.plan import Member
 from generators.sdxl import SdxlEngine
 from generators.spec import Edit, LocalBlend, Sampler
 
+TOLERANCE = 2e-4  # sums over other rows than before differ in the last bits, which ten steps multiply
 PROMPTS = {
     "replace": ("A photo of a White man in a garden", "A photo of a Black man in a garden"),
     "uneven": ("A photo of a chef in a garden", "A photo of an anaesthesiologist in a garden"),
@@ -38,6 +39,15 @@ CASES: dict[str, tuple[str, Edit]] = {
     ),
     "self-attention limit": ("replace", Edit(self_replace=0.6, self_resolution=8)),
     "conditional half": ("refine", Edit(halves="conditional", cross_replace=SLOW, self_replace=0.5)),
+    "reweight of a new word alone": (
+        "refine",
+        Edit(
+            kind="refine",
+            reweight={"edited": 3.0},
+            cross_replace={"default": 0.2, "edited": 0.8},
+            self_replace=0.0,
+        ),
+    ),
     "nothing": ("replace", Edit(cross_replace={"default": 0.0, "edited": 0.0}, self_replace=0.0)),
     "all": ("replace", Edit(cross_replace={"default": 1.0, "edited": 1.0}, self_replace=1.0)),
 }
@@ -93,6 +103,28 @@ def test_without_guidance_too(engine: SdxlEngine) -> None:
     assert far(engine.latents(request), explicit_latents(engine, request)) < 1e-4
 
 
+@pytest.mark.parametrize("scheduler", ["euler", "euler_ancestral", "dpmpp", "lcm"])
+def test_other_samplers_too(engine: SdxlEngine, scheduler: str) -> None:
+    """Those that draw noise in every step give all members the same."""
+    request = a_request(*CASES["refine"])
+    request = replace(request, sampler=replace(request.sampler, scheduler=scheduler))
+    assert far(engine.latents(request), explicit_latents(engine, request)) < 1e-4
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_a_family_of_different_edits_whose_base_comes_last(engine: SdxlEngine, chunk: int | None) -> None:
+    words = ("Black", "Middle Eastern", "Asian old", "White")
+    members = tuple(
+        Member(k, {"race": word}, f"A photo of a {word} man in a garden", "", 3, "")
+        for k, word in enumerate(words)
+    )
+    sampler = Sampler(steps=10, guidance=3.0, scheduler="ddim", chunk=chunk)
+    request = SetRequest(members, 7, sampler, Edit(cross_replace=SLOW))
+    ours = engine.latents(request)
+    assert far(ours, explicit_latents(engine, request)) < TOLERANCE
+    assert min(far(ours[a], ours[b]) for a in range(4) for b in range(a)) > 1e-2, "no two rows are alike"
+
+
 @pytest.mark.parametrize("case", BLENDS)
 def test_local_blend_in_float64(engine: SdxlEngine, case: str) -> None:
     words, edit = BLENDS[case]
@@ -116,9 +148,6 @@ def test_local_blend_in_float64(engine: SdxlEngine, case: str) -> None:
     assert far(ours, free) > 1e-3
 
 
-TOLERANCE = 2e-4  # sums over other rows than before differ in the last bits, which ten steps multiply
-
-
 @pytest.mark.parametrize("case", ["refine", "conditional half"])
 def test_a_member_is_the_same_whichever_way_the_set_is_chunked(engine: SdxlEngine, case: str) -> None:
     request = a_request(*CASES[case])
@@ -126,8 +155,13 @@ def test_a_member_is_the_same_whichever_way_the_set_is_chunked(engine: SdxlEngin
     members = (*request.members, *(replace(first, index=k) for k in (3, 4)))
     whole = engine.latents(replace(request, members=members))
     assert far(whole[1], whole[3]) < TOLERANCE and far(whole[1], whole[4]) < TOLERANCE
+    swapped = replace(
+        request, members=(*members[:3], replace(members[4], index=3), replace(members[3], index=4))
+    )
     for chunk in (2, 3):
         chunked = replace(request, members=members, sampler=replace(request.sampler, chunk=chunk))
         found = engine.latents(chunked)
         assert far(found, whole) < TOLERANCE
         assert torch.equal(found, engine.latents(chunked)), "bit-identical for a fixed chunk size"
+        again = engine.latents(replace(swapped, sampler=chunked.sampler))
+        assert torch.equal(found[3:], again[[4, 3]]), "whichever place of a chunk a member has"

@@ -170,7 +170,7 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("sampler.guidance", float("nan"), "sampler.guidance", "from 0 to 100"),
     ("sampler", {"chunk": 4, "memory_gb": 8.0}, "sampler.memory_gb", "null where sampler.chunk is given"),
     ("sampler.memory_gb", 0.0, "sampler.memory_gb", "GB above 0"),
-    ("sampler.chunk", 0, "sampler.chunk", "null for the whole set"),
+    ("sampler.chunk", 1, "sampler.chunk", "null for the whole set"),
     ("edit.kind", "replce", "edit.kind", "did you mean 'replace'?"),
     ("edit.kind", "replace", "edit.kind", "'White' and 'Middle Eastern' (axes.race)"),
     ("edit.cross_replace", {"edted": 0.4}, "edit.cross_replace", "did you mean 'edited'?"),

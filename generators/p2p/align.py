@@ -138,7 +138,11 @@ def by_word(
     """
     found = np.full(length, given.get("default", default), np.float32)
     found[list(edited)] = given.get("edited", found[0])
-    named = {name.lower(): value for name, value in given.items() if name not in ("default", "edited")}
+    named = {
+        "a" if name.lower() == "an" else name.lower(): value
+        for name, value in given.items()
+        if name not in ("default", "edited")
+    }
     for word, span in zip(words.comparable, words.spans, strict=True):
         if word in named:
             found[span[0] : span[1]] = named[word]

@@ -56,7 +56,7 @@ class FollowBase:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         mask = _row_mask(attn, attention_mask, hidden_states, context)
         maps = maps if self.is_cross and maps is not None and maps.wants(hidden_states.shape[1]) else None
-        if step is not None and self.is_cross and (step.follows_words or maps is not None):
+        if step is not None and self.is_cross and (step.edits_words or maps is not None):
             mixed = _cross_layer(attn, hidden_states, context, mask, step, maps)
         elif step is not None and not self.is_cross and step.follows_self(hidden_states.shape[1]):
             mixed = _self_layer(attn, hidden_states, mask, step)

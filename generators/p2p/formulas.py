@@ -2,7 +2,7 @@
 
 Notation: A_b = softmax(Q_b K_b' / sqrt(d)) the map of base b and A_e that of its edit e; M the mapper, alpha the schedule
 and c the equalizer of the edit's tokens; H heads, P pixels, T keys, D channels of a head. Softmax is taken in float32; its
-arguments are in the model's dtype.
+arguments are in the model's dtype, so that in half precision the error is about twice that of fused attention.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def one_softmax(
     Returns:
         n of (H, P, E).
     """
-    if query.is_cuda or len(values) == 1 or (len(values) == 2 and key.shape[1] > 2048):
+    if query.is_cuda or (len(values) == 2 and key.shape[1] > 2048):
         batch = (len(values), *(-1,) * query.dim())
         stacked = torch.stack(list(values))
         return list(plain(query.expand(batch), key.expand(batch), stacked, mask).unbind())
@@ -68,6 +68,17 @@ def one_softmax(
         for out, value in zip(found, values, strict=True):
             out[:, rows] = torch.bmm(weights, value)
     return found
+
+
+def guided(empty: Tensor, asked: Tensor, strength: float) -> Tensor:
+    """e_0 + s (e_c - e_0), classifier-free guidance (Ho and Salimans 2022, equation 6, with s = 1 + w).
+
+    Args:
+        empty: (R, C, h, w), predicted for the empty (or negative) prompt.
+        asked: (R, C, h, w), predicted for the prompt.
+        strength: s; 1 is no guidance.
+    """
+    return empty + strength * (asked - empty)
 
 
 def injected_values(value: Tensor, moved: Tensor) -> Tensor:

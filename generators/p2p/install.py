@@ -40,13 +40,23 @@ def check_layer(name: str, attn: nn.Module) -> None:
     processor = getattr(attn, "processor", None)
     if getattr(attn, "fused_projections", False):
         odd.append("fused projections")
-    if not isinstance(processor, _OWN):
+    if type(processor) not in _OWN:
         odd.append(f"processor {type(processor).__name__}")
     if odd:
         raise CounterpoiseError(
             f"attention layer {name}: has {', '.join(odd)}; prompt-to-prompt needs SDXL's plain attention with diffusers' "
             "own processors: unload adapters and unfuse projections first"
         )
+
+
+def check_layers(unet: nn.Module) -> None:
+    """Refuse a UNet one of whose attention layers these processors would not reproduce; see `check_layer`."""
+    for name, layer in _layers(unet).items():
+        check_layer(name, layer)
+
+
+def _layers(unet: nn.Module) -> dict[str, Attention]:
+    return {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
 
 
 @contextmanager
@@ -59,9 +69,8 @@ def attention_edit(unet: nn.Module) -> Iterator[Control]:
     Yields:
         the control, whose `step` the denoising loop sets before every call of the UNet.
     """
-    layers = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
-    for name, layer in layers.items():
-        check_layer(name, layer)
+    layers = _layers(unet)
+    check_layers(unet)
     control, own = Control(), {name: layer.processor for name, layer in layers.items()}
     try:
         for name, layer in layers.items():

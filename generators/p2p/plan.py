@@ -33,6 +33,7 @@ class StepPlan:
         kept: (U, T), 1 - alpha + c alpha (1 - m): what a token keeps of its own map.
         own: rows whose `kept` is not all zero, which therefore need their own map; with the bases.
         follows_words: some row's `moved` is not all zero.
+        reweights: some token keeps other than the whole of its own map, whether or not another follows.
     """
 
     base: tuple[int, ...]
@@ -43,9 +44,15 @@ class StepPlan:
     kept: Tensor
     own: tuple[int, ...]
     follows_words: bool
+    reweights: bool = False
+
+    @property
+    def edits_words(self) -> bool:
+        """Cross-attention is other than plain at this step."""
+        return self.follows_words or self.reweights
 
     def follows_self(self, pixels: int) -> bool:
-        """Tell whether rows follow their base's self-attention in a layer of so many pixels."""
+        """Tell whether rows follow their base's self-attention in a layer of so many pixels, at most side squared."""
         return self.follow_self and (self.self_side is None or pixels <= self.self_side**2)
 
     @property
@@ -84,21 +91,41 @@ class EditPlan:
 
     def at(self, step: int, device: torch.device | str = "cpu") -> StepPlan:
         """Return what holds at `step`, counted from 0."""
-        alpha = (step < self.share * self.steps - 1e-6).astype(np.float32)
+        alpha = in_force(step, self.share, self.steps).astype(np.float32)
         mapped = self.mapper.sum(1) > 0
-        kept = 1 - alpha + self.scale * alpha * (1 - mapped)
+        kept = own_share(alpha, self.scale, mapped)
         own = [row for row, base in enumerate(self.base) if row == base or (kept[row] != 0).any()]
-        follows = step < self.pooled_share * self.steps - 1e-6
+        follows = in_force(step, self.pooled_share, self.steps)
         return StepPlan(
             base=self.base,
             pooled=tuple(base if follows[row] else row for row, base in enumerate(self.base)),
-            follow_self=step < self.self_share * self.steps - 1e-6,
+            follow_self=bool(in_force(step, np.array(self.self_share), self.steps)),
             self_side=self.self_side,
             moved=torch.from_numpy(self.mapper * (self.scale * alpha)[:, None, :]).to(device),
             kept=torch.from_numpy(kept.astype(np.float32)).to(device),
             own=tuple(own),
             follows_words=bool((alpha * mapped).any()),
+            reweights=bool((kept != 1).any()),
         )
+
+
+def in_force(step: int, share: NDArray[np.floating], steps: int) -> NDArray[np.bool_]:
+    """alpha(t) of Hertz et al. 2022, equation 6: true while t, counted from 0, is less than tau = share x steps.
+
+    Shares are float32, whose error times 100 steps is 6e-6, so that a product just over a whole number counts as that.
+    """
+    found: NDArray[np.bool_] = step < np.asarray(share, np.float64) * steps - 1e-5
+    return found
+
+
+def own_share(
+    alpha: NDArray[np.float32], scale: NDArray[np.float32], mapped: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """1 - alpha + c alpha (1 - m): what a token keeps of its own map (Hertz et al. 2022, section 3.2).
+
+    The refinement's alpha A_e + (1 - alpha) A_e where there is no counterpart (m = 0), with re-weighting by c on the first.
+    """
+    return 1 - alpha + scale * alpha * (1 - mapped)
 
 
 def make_plan(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .attention import Control
 from .blend import Blend, WordMaps, blend_step
+from .formulas import guided
 from .plan import EditPlan
 
 
@@ -81,7 +82,7 @@ class Sampling:
         ].to(self.latents.dtype)
         if halves == 2:
             empty, asked = found.chunk(2)
-            found = empty + self.conditions.guidance * (asked - empty)
+            found = guided(empty, asked, self.conditions.guidance)
         self.latents = self.scheduler.step(found, time, self.latents, **self._given).prev_sample
         if self.maps is not None and now is not None:
             bases = [base % rows for base in now.base[-rows:]]

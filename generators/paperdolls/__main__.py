@@ -123,15 +123,16 @@ def preview(
     ] = 108,
     steps: Annotated[int, typer.Option(help="Of a preview; candidates take 15.", min=1, max=14)] = 4,
     guidance: Annotated[float, typer.Option(help="The lower, the more is rejected.")] = 1.5,
+    write: Annotated[bool, typer.Option("--write", help="Write the limits beside the CLIP.")] = False,
 ) -> None:
-    """Set the limits of early rejection, and measure what they save and lose; exit 1 if a bar is missed."""
+    """Set limits of early rejection, and measure what they save and lose; exit 1 if a bar is missed."""
     from .early import LOST_BAR, SAVED_BAR, WHOLE
     from .early import run as measure
 
     torch.set_num_threads(1)
     done = iter(track(range(sets), description="generating", console=Console(stderr=True)))
     next(done)
-    found = measure(sets, Preview(steps), guidance, on_set=lambda: next(done, None))
+    found = measure(sets, Preview(steps), guidance, write, on_set=lambda: next(done, None))
     title = f"early rejection by previews of {steps} steps for {WHOLE}, guidance {guidance:g}, {sets // 2} candidates"
     table = Table("figure", *found, "bar", title=title)
     every = list(found.values())

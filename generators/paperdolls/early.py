@@ -23,8 +23,6 @@ from .proof import spec
 
 #: Of the previews, and of the samplings that they stand for.
 PREVIEW, WHOLE = Preview(steps=4), 15
-#: Half of the shipped specs', with which hardly a set is rejected.
-GUIDANCE = 1.5
 SAVED_BAR, LOST_BAR = 0.4, 0.02
 _LEAST = ("clip_text", "clip_base", "clip_direction")
 Scores = Sequence[Mapping[str, Score]]
@@ -151,15 +149,16 @@ def saving(
 
 
 def run(
-    sets: int, preview: Preview, guidance: float, on_set: Callable[[], None] | None = None
+    sets: int, preview: Preview, guidance: float, keep: bool, on_set: Callable[[], None] | None = None
 ) -> dict[str, Saving]:
-    """Set limits on one half of the candidates, measure them on the other, and write them beside the CLIP.
+    """Set limits on one half of the candidates and measure them on the other; `keep` writes them beside the CLIP.
 
     Returns:
         what is saved and lost, with the verdict's own limits and with tighter ones that reject every other candidate.
     """
     made, final = candidates(sets, preview, guidance, on_set)
-    write(replace(preview, filters=limits_for(made[::2], final)))
+    if keep:
+        write(replace(preview, filters=limits_for(made[::2], final)))
     tight = tightened(made, final)
     return {
         name: saving(made[1::2], limits, limits_for(made[::2], limits), preview.steps)

@@ -69,7 +69,8 @@ class Arm:
         scores = scorers.score(request, images)
         masks = scorers.segmenter.masks(images) if scorers.segmenter else []
         edits = [member for member in request.members if member.base != member.index]
-        self.changes.append(np.array([float(scores[m.index]["background_change"] or 0) for m in edits]))
+        changes = [scores[m.index]["background_change"] for m in edits]
+        self.changes.append(np.array([np.nan if change is None else float(change) for change in changes]))
         self.read += [bool(scores[m.index]["attribute_ok"]) for m in edits]
         for m in edits:
             pair, person = (images[m.index], images[m.base]), masks[m.index] | masks[m.base]
@@ -110,7 +111,7 @@ def measure(
 
 def against(arm: Arm, plain: Arm, seed: int) -> tuple[float, float, float]:
     """Return the ratio of the median background changes and its 95 % interval over sets."""
-    ratio = float(np.median(np.concatenate(arm.changes)) / np.median(np.concatenate(plain.changes)))
+    ratio = float(np.nanmedian(np.concatenate(arm.changes)) / np.nanmedian(np.concatenate(plain.changes)))
     groups = [np.stack(pair) for pair in zip(arm.changes, plain.changes, strict=True)]
     return ratio, *bootstrap_ratio(groups, seed)
 
@@ -178,7 +179,7 @@ def _table(found: Mapping[str, Arm], measures: Mapping[str, Measure], sets: int,
         changes = np.concatenate(arm.changes)
         ratio = "{:.3f} ({:.3f} to {:.3f})".format(*against(arm, found[PLAIN], seed)) if name != PLAIN else ""
         table.add_row(
-            name, f"{np.median(changes):.2f}", f"{np.percentile(changes, 90):.2f}", ratio, f"{arm.accuracy:.1%}",
+            name, f"{np.nanmedian(changes):.2f}", f"{np.nanpercentile(changes, 90):.2f}", ratio, f"{arm.accuracy:.1%}",
             *(f"{mean_of(values):.{1 if figure == PSNR else 4}f}" for figure, values in arm.figures.items()),
         )  # fmt: skip
     return table

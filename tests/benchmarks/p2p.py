@@ -128,10 +128,16 @@ def missed(rows: Sequence[Row]) -> list[str]:
 
     for row in rows:
         ours, faster = row.against("ours", "plain"), row.against("explicit", "ours")
-        if row.part == "self, core" and row.edits == 7 and ours and faster:
+        if row.part == "self, core" and row.edits == 7:
             bar = CORE_BARS[int(row.shape.split()[0])]
-            hold(row, "ours / plain", ours[0], ours[0] <= bar, bar)
-            hold(row, "explicit / ours", faster[0], faster[0] >= FASTER_BAR, FASTER_BAR)
+            if ours:
+                hold(row, "ours / plain", ours[0], ours[0] <= bar, bar)
+            if faster:
+                hold(row, "explicit / ours", faster[0], faster[0] >= FASTER_BAR, FASTER_BAR)
+            else:
+                failed.append(
+                    f"{row.part}, {row.shape}: no room for explicit maps, so not compared with them"
+                )
         if row.shape and row.memory:
             share = row.memory["ours"] / row.memory["plain"]
             hold(row, "peak memory, ours / plain", share, share <= MEMORY_BAR, MEMORY_BAR)
@@ -162,7 +168,7 @@ def main() -> int:
     """Run the parts that were named; exit 1 if a bar is missed."""
     parts = {"attention": attention, "sampling": sampling, "unet": unet_step}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])  # [] lets nothing be named
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", nargs=5, metavar="CASE", help=argparse.SUPPRESS)
