@@ -8,8 +8,7 @@ from typing import Any
 import duckdb
 
 from .backend import open_backend
-from .manifest import Where, list_shards, load_dataset
-from .plan import PLAN, plan_bytes, read_table
+from .manifest import Where, list_shards, load_dataset, plan_of
 from .reading import check_bytes
 from .records import SCORES, schema
 
@@ -143,7 +142,7 @@ def _ask(dataset: Where, sql: str) -> list[Row]:
 def _views(dataset: Where) -> duckdb.DuckDBPyConnection:
     """A connection that knows `records` (the finished shards) and `planned` (the plan)."""
     backend, manifest = open_backend(dataset), load_dataset(dataset)
-    planned = read_table(plan_bytes(backend, manifest.plan), backend.where(PLAN))
+    planned = plan_of(backend, manifest)
     connection = _connect(threads=1)
     _records(connection, dataset, check=True).create_view("records")
     connection.register("planned", planned)

@@ -10,14 +10,15 @@ from dataclasses import replace
 from .backend import STAGED_MARK, LocalBackend, open_backend
 from .checks import check_samples
 from .errors import CounterpoiseError, ShardDamaged
-from .manifest import HEADER, DatasetManifest, Where, load_dataset, require_listed, root_hash
-from .plan import plan_rows
+from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
 from .reading import check_present, decode, record_samples
-from .records import Sample
+from .records import Sample, iter_rows
 from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .versions import VERSIONS, version_lines
 
 _DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
+_FOLDERS = (SHARDS, VERSIONS, "report", "verdicts")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
 
@@ -35,8 +36,8 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
     try:
         manifest = load_dataset(dataset)
     except ShardDamaged as error:
-        return [str(error), *_strangers(backend, None)]
-    lines: list[str] = []
+        return [str(error), *version_lines(backend), *_strangers(backend, None)]
+    lines = version_lines(backend)
     planned = _planned(backend, manifest, lines)
     if manifest.root_sha256 not in (None, root_hash(manifest.shards)):
         lines.append(f"{backend.where(HEADER)} is damaged: its root hash is not that of its shards.")
@@ -75,7 +76,7 @@ def _planned(
     """Sets of every shard by the plan; None, and a line, if the plan is damaged."""
     sets: defaultdict[int, set[str]] = defaultdict(set)
     try:
-        for row in plan_rows(backend, manifest.plan):
+        for row in iter_rows(plan_of(backend, manifest)):
             sets[row["shard"]].add(row["set_id"])
     except CounterpoiseError as error:
         lines.append(str(error))
@@ -134,7 +135,7 @@ def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[
 
 def _staged(backend: LocalBackend) -> list[str]:
     """Files that were written but never published."""
-    inside = [f"{SHARDS}/{name}" for name in backend.names(SHARDS)]
+    inside = [f"{folder}/{name}" for folder in _FOLDERS for name in backend.names(folder)]
     return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
 
 
