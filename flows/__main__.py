@@ -48,6 +48,10 @@ Unsafe = Annotated[
     bool,
     typer.Option("--unsafe-no-filter", help="No NSFW scorer, no face counter; never for school concepts."),
 ]
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="SPEC asks for more sets or concepts: add them, leave the shards alone."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log.")]
 Limit = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
 Whole = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
@@ -73,11 +77,14 @@ def plan(
     out: Out,
     calibrate: Annotated[bool, typer.Option(help="Generate one set in memory to measure the cost.")] = False,
     unsafe_no_filter: Unsafe = False,
+    extend: Extend = False,
 ) -> None:
     """Write the plan and say what it costs; generate nothing."""
     from . import commands
+    from .campaign import Options
 
-    commands.plan(spec, out, calibrate, unsafe_no_filter, _out(), _err())
+    options = Options(unsafe_no_filter=unsafe_no_filter, extend=extend)
+    commands.plan(spec, out, calibrate, options, _out(), _err())
 
 
 @app.command()
@@ -89,6 +96,7 @@ def generate(
     shards: Shards = None,
     strict_environment: Strict = False,
     unsafe_no_filter: Unsafe = False,
+    extend: Extend = False,
     verbose: Verbose = False,
 ) -> None:
     """Generate a dataset; run again, it continues.
@@ -98,7 +106,7 @@ def generate(
     from . import commands
     from .campaign import Options
 
-    options = Options(shards, workers, strict_environment, unsafe_no_filter)
+    options = Options(shards, workers, strict_environment, unsafe_no_filter, extend)
     _end(commands.generate(spec, out, options, runner, verbose, _out(), _err()))
 
 

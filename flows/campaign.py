@@ -55,12 +55,14 @@ class Options:
         workers: shards in the making at a time; None for as many as there are cores (one for a large model).
         strict_environment: refuse a dataset whose finished shards were made in another environment.
         unsafe_no_filter: the user's word that images need no safety filter.
+        extend: a spec that only asks for more extends the dataset.
     """
 
     shards: str | None = None
     workers: int | None = None
     strict_environment: bool = False
     unsafe_no_filter: bool = False
+    extend: bool = False
 
 
 @dataclass

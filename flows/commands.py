@@ -35,10 +35,10 @@ def demo(out: str, runner: str, workers: int | None, verbose: bool, console: Con
     return outcome.shortfall
 
 
-def plan(spec: str, out: str, calibrated: bool, unsafe: bool, console: Console, err: Console) -> None:
+def plan(spec: str, out: str, calibrated: bool, options: Options, console: Console, err: Console) -> None:
     """Write header and plan, print how much work it is."""
     with err.status("loading the model and checking every prompt"):
-        campaign = open_campaign(load_spec(spec), out, Options(unsafe_no_filter=unsafe))
+        campaign = open_campaign(load_spec(spec), out, options)
     sets = [one for planned in campaign.plan.values() for one in planned]
     most = sum(campaign.spec.tries(one.concept) for one in sets) * campaign.cells
     least = len(sets) * campaign.cells

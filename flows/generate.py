@@ -35,6 +35,7 @@ def generate(
     workers: int | None = None,
     strict_environment: bool = False,
     unsafe_no_filter: bool = False,
+    extend: bool = False,
 ) -> dict[str, Any]:
     """Make the shards that a spec asks for and that are not there yet.
 
@@ -45,8 +46,9 @@ def generate(
         workers: shards in the making at a time.
         strict_environment: refuse shards from another environment.
         unsafe_no_filter: go without safety filters where that is allowed.
+        extend: let a spec that only asks for more extend the dataset.
     """
-    options = Options(shards, workers, strict_environment, unsafe_no_filter)
+    options = Options(shards, workers, strict_environment, unsafe_no_filter, extend)
     campaign = active_campaign() or open_campaign(load_spec(spec), dataset, options)
     board = Board(campaign)
     with campaign.active(), board:

@@ -12,13 +12,11 @@ from generators.candidates import Factory, environment, limit_threads
 from generators.plan import PlannedSet, make_plan, shards, to_rows
 from generators.safety import check_safety
 from generators.spec import Spec
-from storage import CounterpoiseError, DatasetMismatch, create_dataset, load_dataset
-from storage.backend import open_backend
-from storage.canonical import first_difference, plain
-from storage.manifest import HEADER
+from storage import CounterpoiseError, create_dataset
 from storage.shards import EnvironmentDiffers, resume_check
 
 from .campaign import Campaign, Listener, Load, Options
+from .extending import stored_size
 from .settings import spec_to_dict
 
 
@@ -60,15 +58,16 @@ def open_campaign(
     if given.workers is not None and given.workers < 1:
         raise CounterpoiseError(f"--workers: given {given.workers}, wanted 1 or more")
     check_safety(spec, given.unsafe_no_filter)
-    plan = shards(make_plan(spec))
+    known = stored_size(dataset, spec, given.extend)
+    plan = shards(make_plan(spec, known.extended_from))
     chosen = parse_range(given.shards, len(plan))
-    known = _refuse_other_spec(dataset, spec)
     limit_threads()
     loaded = load(spec)
     sets = [one for planned in plan.values() for one in planned]
-    if not known:
+    if not known.same:
         loaded.check(sets)
-    create_dataset(dataset, _header(spec, loaded), to_rows(sets))
+    header = {**_header(spec, loaded), **known.header}
+    create_dataset(dataset, header, to_rows(sets), given.extend)
     facts = environment()
     todo = _missing(dataset, plan, chosen, loaded, facts, given.strict_environment, listeners or [])
     workers = _workers(spec, given.workers, len(todo))
@@ -108,19 +107,6 @@ def _header(spec: Spec, factory: Factory) -> dict[str, Any]:
         "split": {**asdict(spec.split), "drawn_by": "set"},
         "model": dict(factory.engine.describe()),
     }
-
-
-def _refuse_other_spec(dataset: str, spec: Spec) -> bool:
-    """Whether the dataset is there already; another spec's is refused before anything is loaded."""
-    backend = open_backend(dataset)
-    if not backend.exists(HEADER):
-        return False
-    stored = load_dataset(dataset).header.get("spec")
-    found = first_difference(stored, plain(spec_to_dict(spec)), "spec")
-    if found:
-        cure = "Give the stored value again to continue, or write to another folder."
-        raise DatasetMismatch(backend.where(HEADER), *found, cure)
-    return True
 
 
 def _missing(
