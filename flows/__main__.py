@@ -114,6 +114,9 @@ def generate(
 def verify(
     dataset: Dataset,
     clean: Annotated[bool, typer.Option("--clean", help="First remove what killed runs left.")] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Move damaged data files to quarantine/ in the dataset.")
+    ] = False,
 ) -> None:
     """Check every byte against the manifests.
 
@@ -124,7 +127,7 @@ def verify(
     for name in checks.clean(dataset) if clean else []:
         typer.echo(f"removed {name}")
     with _err().status("checking every byte"):
-        lines = checks.verify(dataset)
+        lines = checks.verify(dataset, quarantine=quarantine)
     for line in lines:
         typer.echo(line)
     if lines:

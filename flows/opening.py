@@ -13,7 +13,7 @@ from generators.plan import PlannedSet, make_plan, shards, to_rows
 from generators.safety import check_safety
 from generators.spec import Spec
 from storage import CounterpoiseError, create_dataset
-from storage.shards import EnvironmentDiffers, resume_check
+from storage.shards import EnvironmentDiffers, ShardIncomplete, resume_check
 
 from .campaign import Campaign, Listener, Load, Options
 from .extending import stored_size
@@ -118,15 +118,23 @@ def _missing(
     strict: bool,
     listeners: list[Listener],
 ) -> tuple[int, ...]:
-    """Chosen shards that are not finished; that some were made elsewhere is noted once."""
+    """Chosen shards that are not finished; that some were made elsewhere, or lack files, is noted once each.
+
+    A strict run looks at the environment of every finished shard, not only of the chosen ones.
+    """
+    looked_at = plan if strict else chosen
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", EnvironmentDiffers)
-        found = [resume_check(dataset, index, factory.recipe(plan[index]), facts, strict) for index in chosen]
-    if caught:
-        more = f" (and {len(caught) - 1} more shards)" if len(caught) > 1 else ""
-        for listener in listeners:
-            listener.note(f"Warning: {caught[0].message}{more}")
-    return tuple(index for index, record in zip(chosen, found, strict=True) if record is None)
+        warnings.simplefilter("always")
+        found = {
+            index: resume_check(dataset, index, factory.recipe(plan[index]), facts, strict)
+            for index in looked_at
+        }
+    for kind in (EnvironmentDiffers, ShardIncomplete):
+        told = [one.message for one in caught if issubclass(one.category, kind)]
+        more = f" (and {len(told) - 1} more shards)" if len(told) > 1 else ""
+        for listener in listeners if told else []:
+            listener.note(f"Warning: {told[0]}{more}")
+    return tuple(index for index in chosen if found[index] is None)
 
 
 def _workers(spec: Spec, given: int | None, shards_to_make: int) -> int:

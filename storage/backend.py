@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from .errors import CounterpoiseError, ShardDamaged
 
 STAGED_MARK = ".tmp-"
+QUARANTINE = "quarantine"
 _steps = itertools.count(1)
 
 
@@ -140,6 +141,20 @@ class LocalBackend:
         except OSError as error:
             raise explain(error, self.where(name)) from error
 
+    def quarantine(self, name: str) -> str:
+        """Move a damaged file to `quarantine/`, never onto another one; its new name.
+
+        Raises:
+            CounterpoiseError: the file is gone, or the folder does not allow it.
+        """
+        plain = f"{QUARANTINE}/{name.rpartition('/')[2]}"
+        names = itertools.chain([plain], (f"{plain}.{number}" for number in itertools.count(1)))
+        try:
+            _make_folder(self.root / QUARANTINE)
+            return next(new for new in names if _moved(self.root / name, self.root / new))
+        except OSError as error:
+            raise explain(error, self.where(name)) from error
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
         """Hold off writers inside the block; yields False if one is at work (a killed writer is not)."""
@@ -222,6 +237,21 @@ class Staging:
         _sync_folder((self._root / name).parent)
         fault_point("created_synced")
         return True
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Rename, but never onto another file; a move that was interrupted half-way is completed."""
+    fault_point("before_quarantine")
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if not source.samefile(target):
+            return False
+    fault_point("quarantined")
+    source.unlink()
+    _sync_folder(target.parent)
+    _sync_folder(source.parent)
+    return True
 
 
 def _lock(descriptor: int, how: int) -> bool:

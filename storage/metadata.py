@@ -9,6 +9,7 @@ import duckdb
 
 from .backend import open_backend
 from .manifest import Where, list_shards, load_dataset, plan_of
+from .quarantine import quarantining
 from .reading import check_bytes
 from .records import SCORES, schema
 
@@ -26,7 +27,7 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     Args:
         dataset: a folder.
         threads: how many DuckDB may use.
-        check: read every Parquet once before, to compare its sha256 with its manifest's.
+        check: read every Parquet once before, to compare its sha256 with its manifest's; a damaged one is quarantined.
 
     Raises:
         ShardDamaged: a manifest or a Parquet is damaged.
@@ -43,7 +44,7 @@ def _records(connection: duckdb.DuckDBPyConnection, dataset: Where, check: bool)
     paths: list[str] = []
     for shard in list_shards(dataset):
         where = backend.where(shard.parquet.path)
-        with backend.open(shard.parquet.path) as file:
+        with quarantining(backend, shard), backend.open(shard.parquet.path) as file:
             if check:
                 check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
         paths.append(glob.escape(where))

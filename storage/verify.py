@@ -11,6 +11,7 @@ from .backend import STAGED_MARK, LocalBackend, open_backend
 from .checks import check_samples
 from .errors import CounterpoiseError, ShardDamaged
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
+from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
 from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
@@ -22,12 +23,13 @@ _FOLDERS = (SHARDS, VERSIONS, "report", "verdicts")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
 
-def verify(dataset: Where, decode_images: bool = True) -> list[str]:
+def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False) -> list[str]:
     """One line per damaged, missing, foreign or left-over file; an empty list if all is sound.
 
     Args:
         dataset: a folder.
         decode_images: decode every image as well; without, bytes and records are checked all the same.
+        quarantine: move damaged data files to `quarantine/`; without, nothing is moved.
 
     Raises:
         CounterpoiseError: there is no dataset to verify.
@@ -45,7 +47,8 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
         try:
             record = read_shard(backend, index, manifest.dataset_id)
             require_listed(backend, manifest, record)
-            _check_shard(backend, manifest, record, planned, decode_images)
+            with quarantining(backend, record, move=quarantine):
+                _check_shard(backend, manifest, record, planned, decode_images)
         except CounterpoiseError as error:
             lines.append(str(error))
     return [*lines, *_strangers(backend, manifest)]

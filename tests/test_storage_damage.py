@@ -65,6 +65,8 @@ class Damaged:
 
     def __exit__(self, *_: object) -> None:
         self.path.write_bytes(self.before)
+        for folder in self.path.parents[:2]:
+            shutil.rmtree(folder / "quarantine", ignore_errors=True)
 
 
 def _readers_refuse(dataset: Path, name: str) -> None:
