@@ -71,7 +71,8 @@ def open_campaign(
     facts = environment()
     todo = _missing(dataset, plan, chosen, loaded, facts, given.strict_environment, listeners or [])
     workers = _workers(spec, given.workers, len(todo))
-    return Campaign(spec, dataset, plan, chosen, todo, workers, loaded, load, list(listeners or []), facts)
+    heard = list(listeners or [])
+    return Campaign(spec, dataset, plan, chosen, todo, workers, loaded, load, heard, facts, given)
 
 
 def parse_range(text: str | None, count: int) -> range:

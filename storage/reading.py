@@ -25,6 +25,7 @@ __all__ = [
     "read_checked",
     "read_samples",
     "record_samples",
+    "row_image",
 ]
 
 MAX_PARQUET = 2**31
@@ -85,12 +86,13 @@ def pair_up(parquet: bytes, tar: BufferedReader | None, axes: list[str], where: 
         raise ShardDamaged(f"{where}: the Parquet's columns are not those of the dataset.")
     members = iter(()) if tar is None else tar_members(tar, where)
     for row in iter_rows(table):
-        yield from_row(row, axes, _image(row, members, where) if row["kept"] else None)
+        yield from_row(row, axes, row_image(row, members, where) if row["kept"] else None)
     if next(members, None) is not None:
         raise ShardDamaged(f"{where}: the tar holds images that the Parquet does not name.")
 
 
-def _image(row: Mapping[str, Any], members: Iterator[tuple[str, bytes]], where: str) -> bytes:
+def row_image(row: Mapping[str, Any], members: Iterator[tuple[str, bytes]], where: str) -> bytes:
+    """The image of a kept row, whose record and hash are the row's, from a tar's members in turn."""
     key = row["key"]
     content = dict(member for _ in range(2) if (member := next(members, None)))
     record = content.pop(f"{key}.json", None)

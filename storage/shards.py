@@ -86,7 +86,7 @@ def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[
     rows = [to_row(sample) for sample in samples]
     files = {"parquet": staging.stage(f"{SHARDS}/{index:05d}.parquet", [rows_to_parquet(rows, axes)])}
     if any(sample.kept for sample in samples):
-        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(_tar_content(samples, rows)))
+        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(tar_content(samples, rows)))
     try:
         _read_back(files, samples, rows, axes)
     except ShardDamaged as error:
@@ -97,7 +97,8 @@ def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[
     return files
 
 
-def _tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+def tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+    """Members of a tar, in order: of every kept sample its image and its record."""
     for sample, row in zip(samples, rows, strict=True):
         if sample.image is not None:
             image = (f"{sample.key}.{_suffix(sample)}", sample.image)

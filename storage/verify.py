@@ -11,6 +11,7 @@ from .backend import STAGED_MARK, LocalBackend, open_backend
 from .checks import check_samples
 from .errors import CounterpoiseError, ShardDamaged
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
+from .progress import all_progress, progress_folders, published_progress
 from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
@@ -57,6 +58,8 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
 def clean(dataset: Where) -> list[str]:
     """Remove what killed runs left, and nothing that a manifest names or might have named; returns the names.
 
+    Saved candidates of unfinished shards go too: only to be made again costs them.
+
     Raises:
         CounterpoiseError: a writer is at work.
     """
@@ -67,7 +70,7 @@ def clean(dataset: Where) -> list[str]:
             raise CounterpoiseError(
                 f"{backend}: somebody is writing to this dataset; clean it when they have ended."
             )
-        names = [*_staged(backend), *_orphans(backend, manifest)]
+        names = [*_staged(backend), *_orphans(backend, manifest), *all_progress(backend)]
         for name in names:
             backend.remove(name)
     return names
@@ -126,7 +129,8 @@ def _light(samples: Iterable[Sample], decode_images: bool) -> Iterator[Sample]:
 def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[str]:
     """Lines on left-overs (unless a writer is at work, whose they may be) and on foreign files of shards."""
     with backend.alone() as alone:
-        left = [*_staged(backend), *(_orphans(backend, manifest) if manifest else [])] if alone else []
+        left = [*_staged(backend), *published_progress(backend)] if alone else []
+        left += _orphans(backend, manifest) if alone and manifest else []
     known = (_STAGED, _DATA, SHARD_MANIFEST)
     foreign = [name for name in backend.names(SHARDS) if not any(form.fullmatch(name) for form in known)]
     lines = [f"{backend.where(name)} is {_CLEAN}." for name in left]
@@ -138,7 +142,11 @@ def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[
 
 def _staged(backend: LocalBackend) -> list[str]:
     """Files that were written but never published."""
-    inside = [f"{folder}/{name}" for folder in _FOLDERS for name in backend.names(folder)]
+    inside = [
+        f"{folder}/{name}"
+        for folder in (*_FOLDERS, *progress_folders(backend))
+        for name in backend.names(folder)
+    ]
     return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
 
 
