@@ -136,6 +136,24 @@ def verify(
 
 
 @app.command()
+def reconcile(
+    dataset: Dataset,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Set the states in Prefect that storage contradicts.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare storage with Prefect's records; storage is the truth.
+
+    Exit status 0 means that they agree, 1 that they do not. Storage is never touched.
+    """
+    from . import commands
+
+    if not commands.reconcile(dataset, fix, verbose, _out(), _err()):
+        raise typer.Exit(1)
+
+
+@app.command()
 def show(
     dataset: Dataset,
     set_id: Annotated[
