@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,9 @@ from flows.extending import stored_size
 from generators.plan import Size, make_plan
 from storage import DatasetMismatch, create_dataset, list_shards, load_dataset, read_samples
 from storage.metadata import shortfalls, yield_by_concept
-from storage.verify import verify
+from storage.verify import clean, verify
+
+HERE = Path(__file__).parent
 
 MORE: dict[str, Any] = {
     "sets_per_concept": 3,
@@ -247,3 +253,48 @@ def test_the_command_line(
     assert Called(capsys, "verify", "data").status == 0
     other = spec_file(Path(), **{**MORE, "seed": 9})
     one_line(generate(capsys, "--extend", spec=other), "spec.seed is 5 there and 9 now", "nothing else")
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from flows_world import opened, small
+campaign = opened(Path({dataset!r}), small(**{more!r}), extend=True)
+campaign.run_here()
+campaign.finish()
+"""
+
+
+@pytest.fixture(scope="module")
+def larger(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small dataset, extended in peace."""
+    dataset = Path(shutil.copytree(base, tmp_path_factory.mktemp("larger") / "data"))
+    run_all(dataset, small(**MORE), extend=True)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("fault", "flag"),
+    [
+        ("before_create", True),
+        ("#12", False),
+        *(
+            pytest.param(f"#{number}", number % 4 == 0, marks=pytest.mark.slow)
+            for number in (6, 8, 15, 18, 30, 60, 100, 110)
+        ),
+    ],
+)
+def test_kill_9_while_extending(data: Path, larger: Path, fault: str, flag: bool) -> None:
+    """Once the extension is a version, the larger spec continues it without the flag as well."""
+    before = shard_files(data)
+    code = CHILD.format(here=str(HERE), dataset=str(data), more=MORE)
+    environment = {**os.environ, "COUNTERPOISE_FAULT": fault, "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert {name: shard_files(data)[name] for name in before} == before
+    assert set(pictures(data)) >= {f"{one.set_id}-00" for one in make_plan(small())}
+    run_all(data, small(**MORE), extend=flag)
+    clean(data)
+    assert load_dataset(data).root_sha256 == load_dataset(larger).root_sha256
+    assert shard_files(data) == shard_files(larger) and verify(data) == []

@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storage_world import AXES, HEADER, SHARDS, SPEC, files, fill, plan_rows, publish, reseal, start
+from storage_world import (
+    AXES,
+    HEADER,
+    SHARDS,
+    SPEC,
+    candidate,
+    files,
+    fill,
+    plan_rows,
+    publish,
+    reseal,
+    start,
+)
 
 import storage.backend
 from storage import (
@@ -297,6 +309,18 @@ def test_readers_of_a_half_made_extension_see_the_dataset_as_it_was(tmp_path: Pa
     assert len(yield_by_concept(tmp_path)) == 2
     (line,) = verify(tmp_path)
     assert "is not the newest version" in line
+
+
+def test_a_shard_of_an_extension_is_published_while_a_late_copy_hides_it(tmp_path: Path) -> None:
+    start(tmp_path)
+    old = (tmp_path / "dataset.json").read_bytes()
+    create_dataset(tmp_path, BIG, more_rows(), extend=True)
+    (tmp_path / "dataset.json").write_bytes(old)
+    assert publish(tmp_path, 3, candidate(more_rows()[6], 0, True)).index == 3
+    with pytest.raises(CounterpoiseError, match="the plan has shards 0 to 4"):
+        publish(tmp_path, 5, candidate(more_rows()[6], 0, True))
+    finish_dataset(tmp_path)
+    assert verify(tmp_path) == []
 
 
 def test_without_extend_more_is_refused(tmp_path: Path) -> None:
