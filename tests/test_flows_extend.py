@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flows_world import (
     Interrupting,
     bad_candidates,
     load,
+    no_report,
     opened,
     run_all,
     small,
@@ -42,6 +44,13 @@ MORE: dict[str, Any] = {
     "split": {"held_out_concepts": ["arts"]},
 }
 ADDED = 3 * 4 - SETS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reports() -> Iterator[None]:
+    """None are drawn."""
+    with no_report():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +286,7 @@ def larger(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("fault", "flag"),
     [
-        ("before_create", True),
+        pytest.param("before_create", True, marks=pytest.mark.slow),
         ("#12", False),
         *(
             pytest.param(f"#{number}", number % 4 == 0, marks=pytest.mark.slow)

@@ -6,12 +6,13 @@ import errno
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_world import Called, generate, one_line, use
+from flows_world import no_report
 from storage_world import ENVIRONMENT, RECIPE, changed, files, fill, publish, shard_samples
 
 from storage import CounterpoiseError, ShardDamaged, ShardRecord, finish_dataset, list_shards, read_samples
@@ -20,6 +21,13 @@ from storage.metadata import yield_by_concept
 from storage.quarantine import quarantining
 from storage.shards import EnvironmentDiffers, ShardIncomplete, resume_check
 from storage.verify import clean, verify
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reports() -> Iterator[None]:
+    """None are drawn."""
+    with no_report():
+        yield
 
 
 @pytest.fixture
