@@ -113,7 +113,9 @@ def generate(
 @app.command()
 def verify(
     dataset: Dataset,
-    clean: Annotated[bool, typer.Option("--clean", help="First remove what killed runs left.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="First remove what killed runs left, saved candidates as well.")
+    ] = False,
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Move damaged data files to quarantine/ in the dataset.")
     ] = False,

@@ -34,7 +34,7 @@ class SavedCandidates:
     """The saved candidates of one shard.
 
     Attributes:
-        differences: how environments differ in which candidates were made that `load` gave out.
+        differences: in what other environments differ from this one, of candidates that `load` gave out.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SavedCandidates:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Of the shard: this one, and as `earlier` those in which candidates were made that `load` gave out."""
+        """Of the shard: this one, and as `earlier` those of candidates that `load` gave out and another one made."""
         others = [self._others[name] for name in sorted(self._others)]
         return {**self._environment, **({"earlier": others} if others else {})}
 
@@ -84,6 +84,7 @@ class SavedCandidates:
         """
         if seconds < self._after:
             return
+        check_samples(samples, self._axes, self._recipe)  # a flagged image is never stored, here neither
         rows = [to_row(sample) for sample in samples]
         name = self._name(samples[0].set_id, samples[0].candidate)
         with self._backend.staging() as staging:

@@ -15,6 +15,7 @@ from storage_world import (
     RECIPE,
     SPEC,
     candidate,
+    changed,
     files,
     fill,
     plan_rows,
@@ -208,10 +209,15 @@ def test_damage_anywhere_is_noticed(data: Path, suffix: str) -> None:
 
 
 def test_a_score_that_cannot_be_stored_is_one_line(data: Path) -> None:
-    bad = [*KEPT[:-1], candidate(ROW, 1, True)[-1]]
-    object.__setattr__(bad[-1], "scores", {"clip_text": float("nan")})
+    bad = changed(KEPT, 5, scores={"clip_text": float("nan")})
     with pytest.raises(CounterpoiseError, match="clip_text is nan"):
         saved(data).save(bad, 61.0)
+    assert progress(data) == []
+
+
+def test_a_flagged_picture_is_never_saved(data: Path) -> None:
+    with pytest.raises(CounterpoiseError, match="a flagged image is never stored"):
+        saved(data).save(changed(KEPT, 2, scores={"nsfw": 0.9}), 61.0)
     assert progress(data) == []
 
 
