@@ -48,6 +48,10 @@ Unsafe = Annotated[
     bool,
     typer.Option("--unsafe-no-filter", help="No NSFW scorer, no face counter; never for school concepts."),
 ]
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="SPEC asks for more sets or concepts: add them, leave the shards alone."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log.")]
 Limit = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
 Whole = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
@@ -73,11 +77,14 @@ def plan(
     out: Out,
     calibrate: Annotated[bool, typer.Option(help="Generate one set in memory to measure the cost.")] = False,
     unsafe_no_filter: Unsafe = False,
+    extend: Extend = False,
 ) -> None:
     """Write the plan and say what it costs; generate nothing."""
     from . import commands
+    from .campaign import Options
 
-    commands.plan(spec, out, calibrate, unsafe_no_filter, _out(), _err())
+    options = Options(unsafe_no_filter=unsafe_no_filter, extend=extend)
+    commands.plan(spec, out, calibrate, options, _out(), _err())
 
 
 @app.command()
@@ -89,6 +96,7 @@ def generate(
     shards: Shards = None,
     strict_environment: Strict = False,
     unsafe_no_filter: Unsafe = False,
+    extend: Extend = False,
     verbose: Verbose = False,
 ) -> None:
     """Generate a dataset; run again, it continues.
@@ -98,14 +106,19 @@ def generate(
     from . import commands
     from .campaign import Options
 
-    options = Options(shards, workers, strict_environment, unsafe_no_filter)
+    options = Options(shards, workers, strict_environment, unsafe_no_filter, extend)
     _end(commands.generate(spec, out, options, runner, verbose, _out(), _err()))
 
 
 @app.command()
 def verify(
     dataset: Dataset,
-    clean: Annotated[bool, typer.Option("--clean", help="First remove what killed runs left.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="First remove what killed runs left, saved candidates as well.")
+    ] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Move damaged data files to quarantine/ in the dataset.")
+    ] = False,
 ) -> None:
     """Check every byte against the manifests.
 
@@ -116,12 +129,30 @@ def verify(
     for name in checks.clean(dataset) if clean else []:
         typer.echo(f"removed {name}")
     with _err().status("checking every byte"):
-        lines = checks.verify(dataset)
+        lines = checks.verify(dataset, quarantine=quarantine)
     for line in lines:
         typer.echo(line)
     if lines:
         raise typer.Exit(1)
     typer.echo(f"{dataset} is sound.")
+
+
+@app.command()
+def reconcile(
+    dataset: Dataset,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Set the states in Prefect that storage contradicts.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare storage with Prefect's records; storage is the truth.
+
+    Exit status 0 means that they agree, 1 that they do not. Storage is never touched.
+    """
+    from . import commands
+
+    if not commands.reconcile(dataset, fix, verbose, _out(), _err()):
+        raise typer.Exit(1)
 
 
 @app.command()

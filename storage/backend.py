@@ -17,7 +17,7 @@ import secrets
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from .errors import CounterpoiseError, ShardDamaged
 
 STAGED_MARK = ".tmp-"
+QUARANTINE = "quarantine"
 _steps = itertools.count(1)
 
 
@@ -134,9 +135,27 @@ class LocalBackend:
         return Staging(self.root)
 
     def remove(self, name: str) -> None:
-        """Remove a left-over file."""
+        """Remove a left-over file, and the folders below the dataset's own that are empty then."""
+        path = self.root / name
         try:
-            (self.root / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise explain(error, self.where(name)) from error
+        with contextlib.suppress(OSError):  # not empty, or gone already
+            for folder in path.parents[: len(Path(name).parts) - 1]:
+                folder.rmdir()
+
+    def quarantine(self, name: str) -> str:
+        """Move a damaged file to `quarantine/`, never onto another one; its new name.
+
+        Raises:
+            CounterpoiseError: the file is gone, or the folder does not allow it.
+        """
+        plain = f"{QUARANTINE}/{name.rpartition('/')[2]}"
+        names = itertools.chain([plain], (f"{plain}.{number}" for number in itertools.count(1)))
+        try:
+            _make_folder(self.root / QUARANTINE)
+            return next(new for new in names if _moved(self.root / name, self.root / new))
         except OSError as error:
             raise explain(error, self.where(name)) from error
 
@@ -186,11 +205,10 @@ class Staging:
     def stage(self, name: str, chunks: Iterable[bytes]) -> Staged:
         """Write and sync bytes under a passing name beside `name`."""
         path = self._root / f"{name}{STAGED_MARK}{secrets.token_hex(8)}"
-        _make_folder(path.parent)
         self._paths.append(path)
         kind = name.rsplit(".", 1)[-1]
         digest, size = hashlib.sha256(), 0
-        with path.open("xb") as file:
+        with _open_new(path) as file:
             fault_point(f"{kind}.opened")
             for chunk in chunks:
                 file.write(chunk)
@@ -224,6 +242,21 @@ class Staging:
         return True
 
 
+def _moved(source: Path, target: Path) -> bool:
+    """Rename, but never onto another file; a move that was interrupted half-way is completed."""
+    fault_point("before_quarantine")
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if not source.samefile(target):
+            return False
+    fault_point("quarantined")
+    source.unlink()
+    _sync_folder(target.parent)
+    _sync_folder(source.parent)
+    return True
+
+
 def _lock(descriptor: int, how: int) -> bool:
     """True if held; file systems without locks count as not held."""
     try:
@@ -231,6 +264,15 @@ def _lock(descriptor: int, how: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _open_new(path: Path) -> BufferedWriter:
+    """A new file in a folder that is made if it must, again if somebody who found it empty was faster."""
+    for _ in range(100):
+        _make_folder(path.parent)
+        with contextlib.suppress(FileNotFoundError):
+            return path.open("xb")
+    return path.open("xb")
 
 
 def _make_folder(folder: Path) -> None:

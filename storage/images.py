@@ -21,6 +21,12 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def decoded(data: bytes) -> Image.Image:
+    """The RGB picture of an image file that was checked before."""
+    with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:
+        return image.convert("RGB")
+
+
 def image_suffix(data: bytes) -> str:
     """Suffix of an image file (png, jpg, webp) by its first bytes.
 

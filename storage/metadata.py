@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 
 from .backend import open_backend
-from .manifest import Where, list_shards, load_dataset
-from .plan import PLAN, plan_bytes, read_table
+from .manifest import Where, list_shards, load_dataset, plan_of
+from .quarantine import quarantining
 from .reading import check_bytes
 from .records import SCORES, schema
 
@@ -27,7 +27,7 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     Args:
         dataset: a folder.
         threads: how many DuckDB may use.
-        check: read every Parquet once before, to compare its sha256 with its manifest's.
+        check: read every Parquet once before, to compare its sha256 with its manifest's; a damaged one is quarantined.
 
     Raises:
         ShardDamaged: a manifest or a Parquet is damaged.
@@ -44,7 +44,7 @@ def _records(connection: duckdb.DuckDBPyConnection, dataset: Where, check: bool)
     paths: list[str] = []
     for shard in list_shards(dataset):
         where = backend.where(shard.parquet.path)
-        with backend.open(shard.parquet.path) as file:
+        with quarantining(backend, shard), backend.open(shard.parquet.path) as file:
             if check:
                 check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
         paths.append(glob.escape(where))
@@ -143,7 +143,7 @@ def _ask(dataset: Where, sql: str) -> list[Row]:
 def _views(dataset: Where) -> duckdb.DuckDBPyConnection:
     """A connection that knows `records` (the finished shards) and `planned` (the plan)."""
     backend, manifest = open_backend(dataset), load_dataset(dataset)
-    planned = read_table(plan_bytes(backend, manifest.plan), backend.where(PLAN))
+    planned = plan_of(backend, manifest)
     connection = _connect(threads=1)
     _records(connection, dataset, check=True).create_view("records")
     connection.register("planned", planned)

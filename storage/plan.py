@@ -48,12 +48,17 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def plan_facts(table: pa.Table, content: bytes) -> dict[str, Any]:
     """What `dataset.json` says about the plan; `rows_sha256` is of what it says, `sha256` of the file."""
-    digest, shards = hashlib.sha256(), 0
-    for row in iter_rows(table):
-        digest.update(canonical(row) + b"\n")
-        shards = max(shards, row["shard"] + 1)
+    shards = max(row["shard"] for row in iter_rows(table)) + 1
     file = {"bytes": len(content), "sha256": sha256(content)}
-    return {"rows": table.num_rows, "shards": shards, "rows_sha256": digest.hexdigest(), **file}
+    return {"rows": table.num_rows, "shards": shards, "rows_sha256": rows_hash(iter_rows(table)), **file}
+
+
+def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hash of what a plan says, however it is stored."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(canonical(row) + b"\n")
+    return digest.hexdigest()
 
 
 def publish_plan(backend: LocalBackend, content: bytes) -> None:
@@ -86,9 +91,25 @@ def plan_is_sound(backend: LocalBackend, facts: Mapping[str, Any]) -> bool:
     return True
 
 
+def stored_plan(
+    backend: LocalBackend, facts: Mapping[str, Any], later: Mapping[str, Any] | None = None
+) -> pa.Table:
+    """The plan that a version names, from its file or from the file of a `later` version that goes on from it.
+
+    Raises:
+        ShardDamaged: the file is missing or not the one that is named.
+    """
+    table = read_table(plan_bytes(backend, later or facts), backend.where(PLAN)).slice(0, facts["rows"])
+    if later and rows_hash(iter_rows(table)) != facts["rows_sha256"]:
+        raise ShardDamaged(
+            f"{backend.where(PLAN)} is not the plan of this version, nor does it go on from it."
+        )
+    return table
+
+
 def plan_rows(backend: LocalBackend, facts: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Rows of a sound plan, in order."""
-    return iter_rows(read_table(plan_bytes(backend, facts), backend.where(PLAN)))
+    return iter_rows(stored_plan(backend, facts))
 
 
 def read_table(content: bytes, where: str) -> pa.Table:

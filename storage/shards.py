@@ -12,19 +12,25 @@ from .canonical import first_difference, plain
 from .checks import check_samples
 from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
 from .images import image_suffix
-from .manifest import DatasetManifest, Where, load_dataset
-from .reading import check_bytes, check_present, decode, pair_up, read_samples
+from .manifest import DatasetManifest, Where, load_dataset, newest_dataset
+from .quarantine import check_bytes, damaged_files, dispose
+from .reading import check_present, decode, pair_up, read_samples
 from .records import Sample, from_row, row_json, rows_to_parquet, to_row
 from .shardfile import SHARDS, ShardRecord, read_shard, shard_manifest, shard_name
 from .tarball import tar_blocks
 
-__all__ = ["EnvironmentDiffers", "publish_shard", "read_samples", "resume_check"]
+__all__ = ["EnvironmentDiffers", "ShardIncomplete", "publish_shard", "read_samples", "resume_check"]
 
 Row = dict[str, Any]
+_ELSEWHERE = "Go on where it was made, or allow shards from several environments."
 
 
 class EnvironmentDiffers(UserWarning):
     """A shard was made in another environment; its bytes may differ from what this one would make."""
+
+
+class ShardIncomplete(UserWarning):
+    """A finished shard lacks a data file, or had a damaged one, and is made again."""
 
 
 def publish_shard(
@@ -38,13 +44,17 @@ def publish_shard(
     """Write a shard, read it back, and commit it by creating its manifest; the first to do so wins.
 
     The bytes depend on the samples, the recipe and the environment, not on the order of the samples. The
-    manifest holds no time and no attempt. A second writer gets the first one's record, with `already` set.
+    manifest holds no time and no attempt. A second writer gets the first one's record, with `already` set; so does
+    one that puts back data files which the first one's manifest names.
 
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
+        ShardDamaged: the shard is there without its data files, and this environment makes others.
         CounterpoiseError: a sample or set cannot be stored, or the disk refuses; nothing is left behind.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
+    if index >= manifest.plan["shards"]:  # an extension that another writer's late copy hides for a moment
+        manifest = newest_dataset(dataset) or manifest
     _check_place(manifest, index, axes)
     settings = plain(recipe, "recipe")
     ordered = check_samples(samples, manifest.axes, settings)
@@ -62,7 +72,7 @@ def publish_shard(
         created = staging.create(commit, shard_name(index))
     record = read_shard(backend, index, manifest.dataset_id)
     if not created:
-        _yield_to(backend, record, settings, [facts["name"] for facts in names.values()])
+        _yield_to(backend, record, settings, environment, [one["name"] for one in names.values()])
     return replace(record, already=not created)
 
 
@@ -78,7 +88,7 @@ def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[
     rows = [to_row(sample) for sample in samples]
     files = {"parquet": staging.stage(f"{SHARDS}/{index:05d}.parquet", [rows_to_parquet(rows, axes)])}
     if any(sample.kept for sample in samples):
-        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(_tar_content(samples, rows)))
+        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(tar_content(samples, rows)))
     try:
         _read_back(files, samples, rows, axes)
     except ShardDamaged as error:
@@ -89,7 +99,8 @@ def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[
     return files
 
 
-def _tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+def tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+    """Members of a tar, in order: of every kept sample its image and its record."""
     for sample, row in zip(samples, rows, strict=True):
         if sample.image is not None:
             image = (f"{sample.key}.{_suffix(sample)}", sample.image)
@@ -131,16 +142,30 @@ def _file_facts(index: int, kind: str, staged: Staged) -> dict[str, Any]:
     return {"name": name, "bytes": staged.bytes, "sha256": staged.sha256}
 
 
-def _yield_to(backend: LocalBackend, first: ShardRecord, recipe: dict[str, Any], mine: list[str]) -> None:
+def _yield_to(
+    backend: LocalBackend,
+    first: ShardRecord,
+    recipe: dict[str, Any],
+    environment: Mapping[str, Any],
+    mine: list[str],
+) -> None:
     """Somebody published before us: compare, and take back what the other's manifest does not name."""
-    theirs = {file.name for file in first.files}
-    others = set(mine) - theirs
+    others = set(mine) - {file.name for file in first.files}
     for name in others:
         backend.remove(f"{SHARDS}/{name}")
     _require_same_recipe(backend, first, recipe)
-    check_present(backend, first)
+    where = backend.where(shard_name(first.index))
+    try:
+        check_present(backend, first)
+    except ShardDamaged as error:
+        found = environment_difference(backend, first, environment)
+        text = (
+            f"{error} This environment makes other bytes than the shard's manifest names"
+            f"{f' ({found.field} differs)' if found else ''}: make it again where it was made, or delete {where} to "
+            "accept new bytes."
+        )
+        raise ShardDamaged(text) from error
     if others:
-        where = backend.where(shard_name(first.index))
         text = (
             f"{where}: the shard was there already, with other bytes than this environment makes; it stays."
         )
@@ -154,6 +179,14 @@ def _require_same_recipe(backend: LocalBackend, record: ShardRecord, recipe: dic
         raise DatasetMismatch(backend.where(shard_name(record.index)), *difference, cure)
 
 
+def environment_difference(
+    backend: LocalBackend, record: ShardRecord, environment: Mapping[str, Any]
+) -> DatasetMismatch | None:
+    """In what a shard's environment differs from this one, for a warning or a refusal."""
+    found = first_difference(dict(record.environment), plain(environment, "environment"), "environment")
+    return DatasetMismatch(backend.where(shard_name(record.index)), *found, _ELSEWHERE) if found else None
+
+
 def resume_check(
     dataset: Where,
     index: int,
@@ -163,23 +196,28 @@ def resume_check(
 ) -> ShardRecord | None:
     """The finished shard, or None if it has still to be made.
 
-    Another environment is a warning (`EnvironmentDiffers`). The data files are looked for, not read.
+    Another environment is a warning (`EnvironmentDiffers`). The data files are looked for, not read: where one is
+    missing, or of another length and thus quarantined, the shard has to be made again (`ShardIncomplete`).
 
     Raises:
         DatasetMismatch: it was made by another recipe or, if `strict`, in another environment.
-        ShardDamaged: its manifest is damaged, or a file is missing or of another length.
+        ShardDamaged: its manifest is damaged.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     if not backend.exists(shard_name(index)):
         return None
     record = read_shard(backend, index, manifest.dataset_id)
     _require_same_recipe(backend, record, plain(recipe, "recipe"))
-    check_present(backend, record)
-    found = first_difference(dict(record.environment), plain(environment, "environment"), "environment")
-    if found:
-        cure = "Go on where it was made, or allow shards from several environments."
-        mismatch = DatasetMismatch(backend.where(shard_name(index)), *found, cure)
-        if strict:
-            raise mismatch
+    mismatch = environment_difference(backend, record, environment)
+    if mismatch and strict:
+        raise mismatch
+    if mismatch:
         warnings.warn(EnvironmentDiffers(str(mismatch)), stacklevel=2)
+    try:
+        check_present(backend, record)
+    except ShardDamaged as error:
+        done = dispose(backend, damaged_files(backend, record))
+        text = " ".join([str(error), *done, f"Shard {index} is made again."])
+        warnings.warn(ShardIncomplete(text), stacklevel=2)
+        return None
     return record

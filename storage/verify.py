@@ -10,23 +10,27 @@ from dataclasses import replace
 from .backend import STAGED_MARK, LocalBackend, open_backend
 from .checks import check_samples
 from .errors import CounterpoiseError, ShardDamaged
-from .manifest import HEADER, DatasetManifest, Where, load_dataset, require_listed, root_hash
-from .plan import plan_rows
+from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
+from .progress import all_progress, progress_folders, published_progress
+from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
-from .records import Sample
+from .records import Sample, iter_rows
 from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .versions import VERSIONS, version_lines
 
 _DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
+_FOLDERS = (SHARDS, VERSIONS, "report", "verdicts")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
 
-def verify(dataset: Where, decode_images: bool = True) -> list[str]:
+def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False) -> list[str]:
     """One line per damaged, missing, foreign or left-over file; an empty list if all is sound.
 
     Args:
         dataset: a folder.
         decode_images: decode every image as well; without, bytes and records are checked all the same.
+        quarantine: move damaged data files to `quarantine/`; without, nothing is moved.
 
     Raises:
         CounterpoiseError: there is no dataset to verify.
@@ -35,8 +39,8 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
     try:
         manifest = load_dataset(dataset)
     except ShardDamaged as error:
-        return [str(error), *_strangers(backend, None)]
-    lines: list[str] = []
+        return [str(error), *version_lines(backend), *_strangers(backend, None)]
+    lines = version_lines(backend)
     planned = _planned(backend, manifest, lines)
     if manifest.root_sha256 not in (None, root_hash(manifest.shards)):
         lines.append(f"{backend.where(HEADER)} is damaged: its root hash is not that of its shards.")
@@ -44,7 +48,8 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
         try:
             record = read_shard(backend, index, manifest.dataset_id)
             require_listed(backend, manifest, record)
-            _check_shard(backend, manifest, record, planned, decode_images)
+            with quarantining(backend, record, move=quarantine):
+                _check_shard(backend, manifest, record, planned, decode_images)
         except CounterpoiseError as error:
             lines.append(str(error))
     return [*lines, *_strangers(backend, manifest)]
@@ -52,6 +57,8 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
 
 def clean(dataset: Where) -> list[str]:
     """Remove what killed runs left, and nothing that a manifest names or might have named; returns the names.
+
+    Saved candidates of unfinished shards go too: only to be made again costs them.
 
     Raises:
         CounterpoiseError: a writer is at work.
@@ -63,7 +70,7 @@ def clean(dataset: Where) -> list[str]:
             raise CounterpoiseError(
                 f"{backend}: somebody is writing to this dataset; clean it when they have ended."
             )
-        names = [*_staged(backend), *_orphans(backend, manifest)]
+        names = [*_staged(backend), *_orphans(backend, manifest), *all_progress(backend)]
         for name in names:
             backend.remove(name)
     return names
@@ -75,7 +82,7 @@ def _planned(
     """Sets of every shard by the plan; None, and a line, if the plan is damaged."""
     sets: defaultdict[int, set[str]] = defaultdict(set)
     try:
-        for row in plan_rows(backend, manifest.plan):
+        for row in iter_rows(plan_of(backend, manifest)):
             sets[row["shard"]].add(row["set_id"])
     except CounterpoiseError as error:
         lines.append(str(error))
@@ -122,7 +129,8 @@ def _light(samples: Iterable[Sample], decode_images: bool) -> Iterator[Sample]:
 def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[str]:
     """Lines on left-overs (unless a writer is at work, whose they may be) and on foreign files of shards."""
     with backend.alone() as alone:
-        left = [*_staged(backend), *(_orphans(backend, manifest) if manifest else [])] if alone else []
+        left = [*_staged(backend), *published_progress(backend)] if alone else []
+        left += _orphans(backend, manifest) if alone and manifest else []
     known = (_STAGED, _DATA, SHARD_MANIFEST)
     foreign = [name for name in backend.names(SHARDS) if not any(form.fullmatch(name) for form in known)]
     lines = [f"{backend.where(name)} is {_CLEAN}." for name in left]
@@ -134,7 +142,11 @@ def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[
 
 def _staged(backend: LocalBackend) -> list[str]:
     """Files that were written but never published."""
-    inside = [f"{SHARDS}/{name}" for name in backend.names(SHARDS)]
+    inside = [
+        f"{folder}/{name}"
+        for folder in (*_FOLDERS, *progress_folders(backend))
+        for name in backend.names(folder)
+    ]
     return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
 
 

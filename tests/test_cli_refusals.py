@@ -99,6 +99,7 @@ def test_bad_options(capsys: pytest.CaptureFixture[str], arguments: list[str], w
         (["generate"], ["SPEC"]),
         (["plan", "tiny"], ["--out"]),
         (["verify", "nowhere"], ["nowhere", "dataset.json"]),
+        (["reconcile", "nowhere"], ["nowhere", "dataset.json"]),
         (["report", "nowhere"], ["nowhere", "dataset.json"]),
         (["show", "nowhere"], ["nowhere", "dataset.json"]),
         (["refilter", "nowhere"], ["nowhere", "dataset.json"]),

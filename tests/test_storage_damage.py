@@ -65,6 +65,8 @@ class Damaged:
 
     def __exit__(self, *_: object) -> None:
         self.path.write_bytes(self.before)
+        for folder in self.path.parents[:2]:
+            shutil.rmtree(folder / "quarantine", ignore_errors=True)
 
 
 def _readers_refuse(dataset: Path, name: str) -> None:
@@ -73,6 +75,8 @@ def _readers_refuse(dataset: Path, name: str) -> None:
     with pytest.raises(CounterpoiseError):
         if name == "plan.parquet":
             given.extend(read_plan(dataset))
+        elif name.startswith("versions/"):
+            given.extend(list_shards(dataset, version=int(Path(name).stem)))
         else:
             index = int(Path(name).name[:5]) if name.startswith("shards/") else 0
             for sample in read_samples(dataset, index):
@@ -179,11 +183,21 @@ def test_a_lost_header_is_restored_by_the_same_spec_only(dataset: Path) -> None:
     with Damaged(path, None):
         with pytest.raises(CounterpoiseError, match=r"holds no dataset\.json"):
             verify(dataset)
-        with pytest.raises(CounterpoiseError, match="dataset_id"):
+        with pytest.raises(CounterpoiseError, match=r"spec\.seed is 7 there and 8 now"):
             create_dataset(dataset, {**HEADER, "spec": {**SPEC, "seed": 8}}, plan_rows())
         start(dataset)
         assert [record.index for record in list_shards(dataset)] == [0, 1, 2]
         assert finish_dataset(dataset).root_sha256 is not None and verify(dataset) == []
+
+
+def test_shards_that_lost_every_header_get_back_their_own_only(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    shutil.rmtree(tmp_path / "versions")
+    with pytest.raises(CounterpoiseError, match="dataset_id"):
+        create_dataset(tmp_path, {**HEADER, "spec": {**SPEC, "seed": 8}}, plan_rows())
+    start(tmp_path)
+    assert finish_dataset(tmp_path).root_sha256 is not None and verify(tmp_path) == []
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +294,7 @@ def test_a_dataset_from_a_later_version_is_refused(tmp_path: Path) -> None:
 
 def test_an_odd_dataset_file_is_damage_not_a_traceback(tmp_path: Path) -> None:
     start(tmp_path)
+    (tmp_path / "versions/00000.json").unlink()
     content = (tmp_path / "dataset.json").read_bytes()
     changes: list[dict[str, Any]] = [
         {"axes": None},

@@ -294,7 +294,7 @@ def test_a_real_refusal_by_the_kernel_in_the_middle_of_the_tar(tmp_path: Path) -
     )
     assert run.returncode == 1 and "File too large" in run.stderr and "make room" in run.stderr
     assert "Traceback" not in run.stderr
-    assert sorted(files(tmp_path / "data")) == ["dataset.json", "plan.parquet"]
+    assert sorted(files(tmp_path / "data")) == ["dataset.json", "plan.parquet", "versions/00000.json"]
     publish(tmp_path / "data", 0)
     assert verify(tmp_path / "data") == []
 

@@ -1,0 +1,76 @@
+"""Damaged data files out of the way: moved to `quarantine/`, never deleted, so that a run makes them again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+
+from .backend import LocalBackend
+from .errors import CounterpoiseError, ShardDamaged
+from .shardfile import FileRecord, ShardRecord
+
+_AGAIN = "`counterpoise generate` with the dataset's spec makes it again."
+_BY_HAND = f"`counterpoise verify --quarantine` moves it out of the way, then {_AGAIN}"
+
+
+@contextmanager
+def quarantining(backend: LocalBackend, record: ShardRecord, move: bool = True) -> Iterator[None]:
+    """Inside the block, a data file of the shard that turns out damaged is moved, and the error says where to.
+
+    Nothing is moved on one look: each file is read again before, since a disk or a cable may be at fault, or another
+    reader may have been faster. Where the folder cannot be written, or `move` is False, the error says what to run.
+
+    Raises:
+        ShardDamaged: that of the block, with what was done and what is to be done.
+    """
+    try:
+        yield
+    except ShardDamaged as error:
+        damaged = damaged_files(backend, record)
+        if not damaged:
+            raise
+        raise ShardDamaged(" ".join([str(error), *dispose(backend, damaged, move)])) from error
+
+
+def damaged_files(backend: LocalBackend, record: ShardRecord) -> list[FileRecord]:
+    """Data files of a shard that are there, and are not what the manifest names."""
+    return [file for file in record.files if backend.exists(file.path) and not _is_sound(backend, file)]
+
+
+def dispose(backend: LocalBackend, damaged: list[FileRecord], move: bool = True) -> list[str]:
+    """Move damaged files, if they can be moved; a sentence for each way it went."""
+    lines: list[str] = []
+    for file in damaged:
+        try:
+            new = backend.quarantine(file.path) if move else None
+        except CounterpoiseError:
+            new = None
+        lines.append(_BY_HAND if new is None else f"{file.name} was moved to {backend.where(new)}: {_AGAIN}")
+    return list(dict.fromkeys(lines))
+
+
+def _is_sound(backend: LocalBackend, file: FileRecord) -> bool:
+    try:
+        with backend.open(file.path) as opened:
+            check_bytes(opened, file.bytes, file.sha256, os.fspath(file.path))
+    except ShardDamaged:
+        return False
+    return True
+
+
+def check_length(file: BufferedReader, size: int, where: str) -> None:
+    """Length of an open file, nothing of which is read."""
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise ShardDamaged(f"{where} is damaged: {found} bytes, its manifest says {size}.")
+
+
+def check_bytes(file: BufferedReader, size: int, digest: str, where: str) -> None:
+    """Length and hash of an open file, which is then at its start again."""
+    check_length(file, size, where)
+    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+        raise ShardDamaged(f"{where} is damaged: its sha256 is not the one in its manifest.")
+    file.seek(0)
