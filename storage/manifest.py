@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import LocalBackend, open_backend
+from .backend import Backend, open_backend
 from .canonical import first_difference, plain, recipe_hash, seal, sha256, unseal
 from .checks import check_axes
 from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
@@ -125,7 +125,7 @@ def _new_header(header: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, An
     return {**start, "axes": axes, **facts, "plan": plan, "shards": [], "counts": {}, "root_sha256": None}
 
 
-def _create_header(backend: LocalBackend, body: dict[str, Any]) -> bool:
+def _create_header(backend: Backend, body: dict[str, Any]) -> bool:
     """True if this call made it. Shards that lost their header may only get back their own."""
     for index in shard_indices(backend):
         other = read_shard(backend, index).dataset_id
@@ -136,16 +136,14 @@ def _create_header(backend: LocalBackend, body: dict[str, Any]) -> bool:
         return staging.create(staging.stage(HEADER, [seal(body)]), HEADER)
 
 
-def _rewrite(backend: LocalBackend, body: dict[str, Any]) -> None:
+def _rewrite(backend: Backend, body: dict[str, Any]) -> None:
     content = seal(body)
     if content != backend.read(HEADER, MAX_MANIFEST):
         with backend.staging() as staging:
             staging.put(staging.stage(HEADER, [content]), HEADER)
 
 
-def _require_same_header(
-    backend: LocalBackend, stored: dict[str, Any], given: dict[str, Any], plan: Any
-) -> None:
+def _require_same_header(backend: Backend, stored: dict[str, Any], given: dict[str, Any], plan: Any) -> None:
     if stored["dataset_id"] == given["dataset_id"]:
         return
     skipped = ("dataset_id", "plan", "shards", "counts", "root_sha256")
@@ -158,7 +156,7 @@ def _require_same_header(
 
 
 def _plan_difference(
-    backend: LocalBackend, stored: dict[str, Any], given: dict[str, Any], plan: Any
+    backend: Backend, stored: dict[str, Any], given: dict[str, Any], plan: Any
 ) -> tuple[str, object, object]:
     """Where two plans of equal headers differ; only their hashes can be told if the stored one is lost."""
     hashes = ("plan", stored["plan"]["rows_sha256"], given["plan"]["rows_sha256"])
@@ -168,7 +166,7 @@ def _plan_difference(
     return first_difference(rows, list(iter_rows(plan)), "plan") or hashes
 
 
-def _read_header(backend: LocalBackend) -> dict[str, Any]:
+def _read_header(backend: Backend) -> dict[str, Any]:
     where = backend.where(HEADER)
     if not backend.exists(HEADER):
         raise CounterpoiseError(
@@ -262,7 +260,7 @@ def list_shards(dataset: Where) -> list[ShardRecord]:
     return records
 
 
-def require_listed(backend: LocalBackend, manifest: DatasetManifest, record: ShardRecord) -> None:
+def require_listed(backend: Backend, manifest: DatasetManifest, record: ShardRecord) -> None:
     """Refuse a shard manifest other than the one that `dataset.json` lists; one not listed yet is fine.
 
     Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from io import BufferedReader
+from io import BufferedIOBase
 from typing import Any
 
-from .backend import LocalBackend, open_backend
+from .backend import Backend, open_backend
 from .canonical import sha256
 from .errors import CounterpoiseError, ShardDamaged
 from .images import check_image
@@ -21,11 +21,10 @@ from .tarball import tar_members
 MAX_PARQUET = 2**31
 
 
-def check_present(backend: LocalBackend, record: ShardRecord) -> None:
+def check_present(backend: Backend, record: ShardRecord) -> None:
     """Are a shard's files there, at their full length?"""
     for file in record.files:
-        with backend.open(file.path) as opened:
-            _check_length(opened, file.bytes, backend.where(file.path))
+        _check_length(backend.size(file.path), file.bytes, backend.where(file.path))
 
 
 def read_samples(dataset: Where, index: int) -> Iterator[Sample]:
@@ -46,7 +45,7 @@ def read_samples(dataset: Where, index: int) -> Iterator[Sample]:
     yield from record_samples(backend, record, list(manifest.axes))
 
 
-def record_samples(backend: LocalBackend, record: ShardRecord, axes: list[str]) -> Iterator[Sample]:
+def record_samples(backend: Backend, record: ShardRecord, axes: list[str]) -> Iterator[Sample]:
     """`read_samples` for a manifest that is already read."""
     content = read_checked(backend, record.parquet, MAX_PARQUET)
     where = backend.where(shard_name(record.index))
@@ -58,7 +57,7 @@ def record_samples(backend: LocalBackend, record: ShardRecord, axes: list[str]) 
         yield from pair_up(content, tar, axes, where)
 
 
-def read_checked(backend: LocalBackend, file: FileRecord, limit: int) -> bytes:
+def read_checked(backend: Backend, file: FileRecord, limit: int) -> bytes:
     """A whole file that is what its manifest names."""
     content = backend.read(file.path, min(limit, max(file.bytes, 0)))
     if len(content) != file.bytes or sha256(content) != file.sha256:
@@ -68,21 +67,21 @@ def read_checked(backend: LocalBackend, file: FileRecord, limit: int) -> bytes:
     return content
 
 
-def _check_length(file: BufferedReader, size: int, where: str) -> None:
-    found = os.fstat(file.fileno()).st_size
+def _check_length(found: int, size: int, where: str) -> None:
     if found != size:
         raise ShardDamaged(f"{where} is damaged: {found} bytes, its manifest says {size}; {AGAIN}.")
 
 
-def check_bytes(file: BufferedReader, size: int, digest: str, where: str) -> None:
+def check_bytes(file: BufferedIOBase, size: int, digest: str, where: str) -> None:
     """Length and hash of an open file, which is then at its start again."""
-    _check_length(file, size, where)
+    _check_length(file.seek(0, os.SEEK_END), size, where)
+    file.seek(0)
     if hashlib.file_digest(file, "sha256").hexdigest() != digest:
         raise ShardDamaged(f"{where} is damaged: its sha256 is not the one in its manifest; {AGAIN}.")
     file.seek(0)
 
 
-def pair_up(parquet: bytes, tar: BufferedReader | None, axes: list[str], where: str) -> Iterator[Sample]:
+def pair_up(parquet: bytes, tar: BufferedIOBase | None, axes: list[str], where: str) -> Iterator[Sample]:
     """Rows with their images; every member of the tar has its row and every kept row its members."""
     table = read_table(parquet, where)
     if not table.schema.equals(schema(axes)):
