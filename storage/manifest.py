@@ -87,7 +87,7 @@ def create_dataset(
     """Make a dataset's header and plan, or make sure that the ones there are the same.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         header: "axes" (mapping of axis to values, whose order numbers the cells) and what else the dataset is
             made from: "spec", "recipe", "split".
         plan: one flat row per planned set, with at least "set_id", "shard", "concept" and "concept_group".
@@ -170,7 +170,7 @@ def _read_header(backend: Backend) -> dict[str, Any]:
     where = backend.where(HEADER)
     if not backend.exists(HEADER):
         raise CounterpoiseError(
-            f"{backend} holds no {HEADER}: give a dataset's folder, or make one with `counterpoise generate`."
+            f"{backend} holds no {HEADER}: give a dataset's folder or URI, or make one with `counterpoise generate`."
         )
     body = unseal(backend.read(HEADER, MAX_MANIFEST), where)
     version = body.get("schema_version")

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from .errors import CounterpoiseError
-from .s3_errors import ABSENT, BUSY, TAKEN, Absent, Broken, Taken, TooLarge, code_of, explained
+from .s3_errors import ABSENT, BUSY, TAKEN, Absent, Broken, Taken, TooLarge, code_of, explained, system_error
 
 IN_MEMORY = 2**22
 PART = 2**24
@@ -141,7 +141,7 @@ class Store:
                 if code in TAKEN:
                     raise Taken(where) from error
                 if code not in BUSY and not isinstance(error, Broken):
-                    raise explained(error, code, where) from error
+                    raise explained(error, code, where) from system_error(error, code)
                 failed = error
             time.sleep(_PAUSE * 2**attempt)
         text = f"{where}: the store went on refusing ({failed}). Run the same again; finished shards stay."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from .errors import CounterpoiseError
 
 ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
@@ -33,7 +35,7 @@ class TooLarge(Exception):
     """An object is above the limit."""
 
 
-class Broken(Exception):
+class Broken(OSError):
     """An answer broke off, or a conflict: trying again may help."""
 
 
@@ -41,6 +43,15 @@ def code_of(error: BaseException) -> str:
     """The store's word for an error, "" where it did not answer."""
     answered = getattr(error.__cause__, "response", None) or getattr(error, "response", None) or {}
     return str(answered.get("Error", {}).get("Code", ""))
+
+
+def system_error(error: BaseException, code: str) -> BaseException:
+    """The error as one of the system's, where it has to do with it: it tells whether trying again later may help."""
+    from botocore.exceptions import HTTPClientError
+
+    if code in _DENIED:
+        return PermissionError(errno.EACCES, str(error))
+    return ConnectionError(str(error)) if isinstance(error, HTTPClientError) else error
 
 
 def explained(error: BaseException, code: str, where: str) -> CounterpoiseError:

@@ -25,7 +25,7 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
     """One line per damaged, missing, foreign or left-over file; an empty list if all is sound.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         decode_images: decode every image as well; without, bytes and records are checked all the same.
 
     Raises:

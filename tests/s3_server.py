@@ -126,7 +126,14 @@ class S3:
         """A plain client, to look at the store without our code."""
         import boto3
 
-        return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}")
+        settings = environment(self.port)
+        return boto3.client(
+            "s3",
+            endpoint_url=settings["AWS_ENDPOINT_URL"],
+            aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+            region_name=settings["AWS_REGION"],
+        )
 
     def files(self, prefix: str) -> dict[str, bytes]:
         """Every object of a dataset by its relative name."""
@@ -159,12 +166,9 @@ def running() -> Iterator[S3]:
         try:
             assert process.stdout is not None
             found = S3(int(process.stdout.readline()))
-            os.environ.update(environment(found.port))
             found.ask("PUT", f"/{found.bucket}")
             yield found
         finally:
-            for name in environment(0):
-                os.environ.pop(name, None)
             process.kill()
 
 
