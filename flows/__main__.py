@@ -24,9 +24,12 @@ app = typer.Typer(
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A YAML file, or a shipped spec: cmsc, demo or tiny.")
 ]
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a dataset, or s3://BUCKET/NAME.")]
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The folder of a dataset, or s3://BUCKET/NAME.")
+]
 Out = Annotated[
-    str, typer.Option("--out", metavar="DATASET", help="Where the dataset goes: a folder or s3://BUCKET/NAME.")
+    str,
+    typer.Option("--out", metavar="DATASET", help="Where the dataset goes: a folder or s3://BUCKET/NAME."),
 ]
 Runner = Annotated[
     str,

@@ -83,14 +83,14 @@ class Backend(Protocol):
         """Bytes of a file.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
         """
 
     def open(self, name: str) -> BufferedIOBase:
         """A file for reading.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
             CounterpoiseError: it cannot be read.
         """
 
@@ -107,7 +107,7 @@ class Backend(Protocol):
         """Move a file to `quarantine/` inside the dataset, beside what is there already; returns its new name.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
         """
 
     def alone(self) -> AbstractContextManager[bool]:
@@ -130,8 +130,12 @@ def fault_point(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def open_backend(dataset: str | os.PathLike[str]) -> Backend:
+def open_backend(dataset: str | os.PathLike[str], anew: bool = False) -> Backend:
     """The place that a path or URI names.
+
+    Args:
+        dataset: a folder or URI.
+        anew: read every byte from the place itself, none that this process remembers of it.
 
     Raises:
         CounterpoiseError: a URI of a kind that cannot hold a dataset yet.
@@ -144,7 +148,7 @@ def open_backend(dataset: str | os.PathLike[str]) -> Backend:
     if text.startswith("s3://"):
         from .objects import object_backend
 
-        return object_backend(text)
+        return object_backend(text, anew)
     if "://" in text:
         kind = text.split("://", 1)[0]
         raise CounterpoiseError(

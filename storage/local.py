@@ -15,7 +15,7 @@ from types import TracebackType
 
 from . import backend
 from .backend import STAGED_MARK, explain, quarantine_names
-from .errors import ShardDamaged
+from .errors import FileMissing, ShardDamaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class LocalBackend:
         """Bytes of a file.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
         """
         with self.open(name) as file:
             return os.fstat(file.fileno()).st_size
@@ -76,13 +76,13 @@ class LocalBackend:
         """A file for reading.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
             CounterpoiseError: it cannot be read.
         """
         try:
             return (self.root / name).open("rb")
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise ShardDamaged(f"{self.where(name)} is missing.") from error
+            raise FileMissing(f"{self.where(name)} is missing.") from error
         except OSError as error:
             raise explain(error, self.where(name)) from error
 
@@ -111,7 +111,7 @@ class LocalBackend:
         """Move a file to `quarantine/`, beside what is there already; returns its new name.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
         """
         return next(new for new in quarantine_names(name) if self._move(name, new))
 
@@ -126,7 +126,7 @@ class LocalBackend:
         except FileExistsError:
             return False
         except FileNotFoundError as error:
-            raise ShardDamaged(f"{self.where(name)} is missing.") from error
+            raise FileMissing(f"{self.where(name)} is missing.") from error
         except OSError as error:
             raise explain(error, self.where(name)) from error
         return True

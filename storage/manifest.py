@@ -16,7 +16,7 @@ from typing import Any
 from .backend import Backend, open_backend
 from .canonical import first_difference, plain, recipe_hash, seal, sha256, unseal
 from .checks import check_axes
-from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
+from .errors import CounterpoiseError, DatasetMismatch, FileMissing, ShardDamaged
 from .plan import plan_facts, plan_is_sound, plan_rows, plan_table, publish_plan
 from .records import iter_rows, schema, to_parquet
 from .shardfile import MAX_MANIFEST, FileRecord, ShardRecord, read_shard, shard_indices, shard_name
@@ -168,11 +168,13 @@ def _plan_difference(
 
 def _read_header(backend: Backend) -> dict[str, Any]:
     where = backend.where(HEADER)
-    if not backend.exists(HEADER):
+    try:
+        content = backend.read(HEADER, MAX_MANIFEST)
+    except FileMissing as error:
         raise CounterpoiseError(
             f"{backend} holds no {HEADER}: give a dataset's folder or URI, or make one with `counterpoise generate`."
-        )
-    body = unseal(backend.read(HEADER, MAX_MANIFEST), where)
+        ) from error
+    body = unseal(content, where)
     version = body.get("schema_version")
     if body.get("format") != _FORMAT or version != SCHEMA_VERSION:
         raise CounterpoiseError(
@@ -248,8 +250,11 @@ def list_shards(dataset: Where) -> list[ShardRecord]:
     Raises:
         ShardDamaged: a manifest is damaged, of another dataset, or not the one that `dataset.json` lists.
     """
-    backend = open_backend(dataset)
-    manifest = load_dataset(dataset)
+    return shards_of(open_backend(dataset), load_dataset(dataset))
+
+
+def shards_of(backend: Backend, manifest: DatasetManifest) -> list[ShardRecord]:
+    """`list_shards` of a dataset whose header is read."""
     records = [read_shard(backend, index, manifest.dataset_id) for index in shard_indices(backend)]
     lost = {entry.index for entry in manifest.shards} - {record.index for record in records}
     if lost:

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from .backend import open_backend
-from .manifest import Where, list_shards, load_dataset
+from .manifest import Where, load_dataset, shards_of
 from .plan import PLAN, plan_bytes, read_table
 from .reading import MAX_PARQUET, check_bytes, read_checked
 from .records import SCORES, schema
@@ -45,7 +45,7 @@ def _records(connection: duckdb.DuckDBPyConnection, dataset: Where, check: bool)
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     paths: list[str] = []
     tables = [schema(list(manifest.axes)).empty_table()]
-    for shard in list_shards(dataset):
+    for shard in shards_of(backend, manifest):
         path, where = backend.path(shard.parquet.path), backend.where(shard.parquet.path)
         if path is None:
             tables.append(read_table(read_checked(backend, shard.parquet, MAX_PARQUET), where))

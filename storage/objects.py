@@ -6,23 +6,30 @@ There is no lock here, so left-overs tell by their age whether a writer may stil
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from typing import Any
 
+from cachetools import LRUCache
+
 from .backend import quarantine_names
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .s3 import Store, age
 from .s3_errors import Absent, TooLarge
 from .uploading import ObjectStaging
 
 GRACE = timedelta(hours=1)
 _UPLOAD = "?uploadId="
+_MEMORY = 2**26
+# Small files by place, key and ETag: what a fresh list shows to be unchanged need not be fetched again.
+_remembered: LRUCache[tuple[str, ...], bytes] = LRUCache(_MEMORY, getsizeof=len)
+_lock = threading.Lock()
 
 
-def object_backend(uri: str) -> ObjectBackend:
-    """The dataset at s3://BUCKET/NAME.
+def object_backend(uri: str, anew: bool = False) -> ObjectBackend:
+    """The dataset at s3://BUCKET/NAME; see `open_backend`.
 
     Raises:
         CounterpoiseError: the URI is of another form, or s3fs is missing.
@@ -30,21 +37,24 @@ def object_backend(uri: str) -> ObjectBackend:
     bucket, _, prefix = uri.removeprefix("s3://").rstrip("/").partition("/")
     if not bucket or (prefix and {"", ".", ".."} & set(prefix.split("/"))):
         raise CounterpoiseError(f"{uri}: given as a dataset, wanted s3://BUCKET/NAME")
-    return ObjectBackend(Store(bucket), prefix)
+    return ObjectBackend(Store(bucket), prefix, anew)
 
 
 class ObjectBackend:
     """A dataset under a prefix of a bucket; names are relative and use "/"."""
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str, anew: bool = False) -> None:
         """No request is made yet.
 
         Args:
             store: the bucket.
             prefix: of every key, without a slash at its end; "" for the whole bucket.
+            anew: do not use what this process remembers.
         """
         self.store = store
         self._prefix = f"{prefix}/" if prefix else ""
+        self._anew = anew
+        self._listed: dict[str, str] = {}
 
     def __str__(self) -> str:
         """The dataset as the user gave it."""
@@ -75,7 +85,9 @@ class ObjectBackend:
         found: set[str] = set()
         marks = {"ContinuationToken": "NextContinuationToken"}
         for page in self.store.pages("list_objects_v2", marks, Prefix=prefix, Delimiter="/"):
-            found.update(one["Key"] for one in page.get("Contents", ()))
+            for one in page.get("Contents", ()):
+                found.add(one["Key"])
+                self._listed[one["Key"]] = one["ETag"]
             found.update(one["Prefix"].rstrip("/") for one in page.get("CommonPrefixes", ()))
         return sorted(name for key in found if (name := key.removeprefix(prefix)))
 
@@ -83,43 +95,56 @@ class ObjectBackend:
         """Bytes of a file.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
         """
         found = self.head(name)
         if found is None:
-            raise ShardDamaged(f"{self.where(name)} is missing.")
+            raise FileMissing(f"{self.where(name)} is missing.")
         return int(found["ContentLength"])
 
     def open(self, name: str) -> BufferedIOBase:
         """A file for reading, fetched as a whole into memory or an unnamed temporary file.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
             CounterpoiseError: it cannot be read.
         """
-        try:
-            return self.store.download(self.key(name))
-        except Absent as error:
-            raise ShardDamaged(f"{self.where(name)} is missing.") from error
+        return self._fetched(name)
 
     def read(self, name: str, limit: int) -> bytes:
         """A whole small file; one above the limit (bytes) is refused as damaged."""
         try:
-            with self.store.download(self.key(name), limit) as file:
+            with self._fetched(name, limit) as file:
                 return file.read()
-        except Absent as error:
-            raise ShardDamaged(f"{self.where(name)} is missing.") from error
         except TooLarge as error:
             raise ShardDamaged(
                 f"{self.where(name)} is damaged: larger than the {limit} bytes that are allowed."
             ) from error
 
+    def _fetched(self, name: str, limit: int | None = None) -> BufferedIOBase:
+        """A file; one that is small, and was seen unchanged in a list of ours, is remembered."""
+        mark = (*self.store.place, self.key(name), self._listed.get(self.key(name), ""))
+        with _lock:
+            content = None if self._anew else _remembered.get(mark)
+        if content is not None and (limit is None or len(content) <= limit):
+            return BytesIO(content)
+        try:
+            file, tag = self.store.download(self.key(name), limit)
+        except Absent as error:
+            raise FileMissing(f"{self.where(name)} is missing.") from error
+        if isinstance(file, BytesIO):
+            with _lock:
+                _remembered[(*mark[:-1], tag)] = file.getvalue()
+        return file
+
     def staging(self) -> ObjectStaging:
         """A with-block in which files are staged and published."""
+        self._listed.clear()  # it speaks of what was there before
         return ObjectStaging(self.store, self._prefix)
 
     def remove(self, name: str) -> None:
         """Remove a left-over file, or end an upload that `unfinished` named."""
+        self._listed.pop(self.key(name), None)
         plain, _, upload = name.partition(_UPLOAD)
         with contextlib.suppress(Absent):
             if upload:
@@ -131,7 +156,7 @@ class ObjectBackend:
         """Move a file to `quarantine/`, beside what is there already; returns its new name.
 
         Raises:
-            ShardDamaged: there is no such file.
+            FileMissing: there is no such file.
         """
         with self.staging() as staging, self.open(name) as file:
             staged = staging.stage(name, iter(lambda: file.read(2**20), b""))

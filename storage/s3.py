@@ -101,8 +101,8 @@ class Store:
                 raise Broken(str(error)) from error
             raise
 
-    def download(self, key: str, limit: int | None = None) -> io.BufferedIOBase:
-        """A whole object, in memory or in an unnamed temporary file.
+    def download(self, key: str, limit: int | None = None) -> tuple[io.BufferedIOBase, str]:
+        """A whole object, in memory or in an unnamed temporary file, and its ETag.
 
         Raises:
             Absent: there is none.
@@ -110,9 +110,11 @@ class Store:
         """
         from fsspec.asyn import sync
 
-        def fetch() -> io.BufferedIOBase:
-            file: io.BufferedIOBase = sync(self._files.loop, _fetch, self._files, self.bucket, key, limit)
-            return file
+        def fetch() -> tuple[io.BufferedIOBase, str]:
+            found: tuple[io.BufferedIOBase, str] = sync(
+                self._files.loop, _fetch, self._files, self.bucket, key, limit
+            )
+            return found
 
         return self._tried(fetch, key)
 
@@ -177,7 +179,7 @@ def _filesystem() -> Any:
     return files
 
 
-async def _fetch(files: Any, bucket: str, key: str, limit: int | None) -> io.BufferedIOBase:
+async def _fetch(files: Any, bucket: str, key: str, limit: int | None) -> tuple[io.BufferedIOBase, str]:
     """Read an object to its end; nothing stays of one that breaks off."""
     from s3fs.core import S3_RETRYABLE_ERRORS
 
@@ -198,4 +200,4 @@ async def _fetch(files: Any, bucket: str, key: str, limit: int | None) -> io.Buf
                 raise Broken(str(error) or type(error).__name__) from error
             raise
     file.seek(0)
-    return file  # type: ignore[no-any-return]
+    return file, str(answer["ETag"])

@@ -47,21 +47,22 @@ def code_of(error: BaseException) -> str:
 
 def system_error(error: BaseException, code: str) -> BaseException:
     """The error as one of the system's, where it has to do with it: it tells whether trying again later may help."""
+    from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError
 
     if code in _DENIED:
         return PermissionError(errno.EACCES, str(error))
-    return ConnectionError(str(error)) if isinstance(error, HTTPClientError) else error
+    return ConnectionError(str(error)) if isinstance(error, HTTPClientError | NotConnected) else error
 
 
 def explained(error: BaseException, code: str, where: str) -> CounterpoiseError:
     """An error of the store as one line with its cause and its cure."""
-    from botocore.exceptions import HTTPClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 
     reason = " ".join((str(error) or type(error).__name__).split())
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         cure = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    elif isinstance(error, HTTPClientError | TimeoutError | ConnectionError):
+    elif isinstance(system_error(error, code), TimeoutError | ConnectionError):
         cure = "the store cannot be reached: see to AWS_ENDPOINT_URL and the network and run the same again"
     elif code in _DENIED:
         cure = "the store does not allow it: see to the credentials, and to the rights to list, get, put and delete"

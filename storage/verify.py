@@ -31,7 +31,7 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
     Raises:
         CounterpoiseError: there is no dataset to verify.
     """
-    backend = open_backend(dataset)
+    backend = open_backend(dataset, anew=True)
     try:
         manifest = load_dataset(dataset)
     except ShardDamaged as error:

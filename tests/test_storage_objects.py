@@ -46,10 +46,11 @@ CONFLICT: dict[str, Any] = {"status": 409, "code": "ConditionalRequestConflict"}
 
 @pytest.fixture(autouse=True)
 def swift(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses, and a store that has to prove itself anew."""
+    """Short pauses, a store that has to prove itself anew, nothing remembered of it."""
     monkeypatch.setattr(s3_module, "_PAUSE", 0.001)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
     monkeypatch.setattr(uploading, "_conditional", set())
+    objects._remembered.clear()
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ def test_what_passes_is_tried_again(
 def test_reading_is_tried_again(s3: S3, dataset: str, rule: dict[str, Any]) -> None:
     publish(dataset, 0)
     for path in (".tar", ".parquet", MANIFEST, "dataset.json"):
+        objects._remembered.clear()
         s3.rules({"method": "GET", "path": path, **rule})
         assert len(list(read_samples(dataset, 0))) == 18
         assert len(s3.seen("GET", path)) >= 2
@@ -208,6 +210,7 @@ def test_a_download_leaves_nothing(
 ) -> None:
     record = publish(dataset, 0)
     assert record.tar is not None
+    objects._remembered.clear()
     monkeypatch.setattr(s3_module, "IN_MEMORY", 10)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     place = {"Bucket": s3.bucket, "Key": f"{prefix(dataset)}/{record.tar.path}"}
@@ -222,9 +225,33 @@ def test_a_download_leaves_nothing(
 
 def test_each_file_of_a_shard_is_fetched_once(s3: S3, dataset: str) -> None:
     publish(dataset, 0)
+    objects._remembered.clear()
+    for count in (1, 0):
+        s3.rules()
+        list(read_samples(dataset, 0))
+        assert len(s3.seen("GET", ".tar")) == len(s3.seen("GET", ".parquet")) == count
+        assert len(s3.seen("GET", MANIFEST)) == count
+
+
+def test_what_is_remembered_is_what_is_there(s3: S3, dataset: str) -> None:
+    record = publish(dataset, 0)
+    assert yield_by_concept(dataset)[0]["sets"] == 1
+    client, name = s3.client, f"{prefix(dataset)}/{record.parquet.path}"
+    content = s3.files(prefix(dataset))[record.parquet.path]
+    client.put_object(Bucket=s3.bucket, Key=name, Body=content[:-1] + b"x")
+    with pytest.raises(ShardDamaged):
+        yield_by_concept(dataset)
+    client.put_object(Bucket=s3.bucket, Key=name, Body=content)
+    assert yield_by_concept(dataset)[0]["sets"] == 1
+    client.delete_object(Bucket=s3.bucket, Key=name)
+    with pytest.raises(ShardDamaged, match="is missing"):
+        yield_by_concept(dataset)
+    client.put_object(Bucket=s3.bucket, Key=name, Body=content)
+    client.close()
     s3.rules()
-    list(read_samples(dataset, 0))
-    assert len(s3.seen("GET", ".tar")) == len(s3.seen("GET", ".parquet")) == 1
+    assert verify(dataset) == []
+    for path in (".tar", ".parquet", MANIFEST, "dataset.json", "plan.parquet"):
+        assert s3.seen("GET", path), "verify reads every byte from the store, whatever is remembered"
 
 
 ORPHAN = "shards/00001-0123456789ab.tar"
@@ -365,6 +392,7 @@ def test_a_full_disk_of_temporary_files_is_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     publish(dataset, 0)
+    objects._remembered.clear()
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with monkeypatch.context() as patch:
         patch.setattr(s3_module, "IN_MEMORY", 10)
