@@ -382,6 +382,7 @@ def test_errors_of_the_store_say_what_to_do(s3: S3, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(CounterpoiseError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         fresh(lambda: load_dataset("s3://data/x"))
+    s3.rules()
     assert s3.files("objects/refused") == {}
 
 
