@@ -74,7 +74,7 @@ def explained(error: BaseException, code: str, where: str) -> CounterpoiseError:
         "AuthorizationHeaderMalformed",
         "IllegalLocationConstraintException",
     ):
-        cure = "the bucket lies in another region: set AWS_REGION to it"
+        cure = "the bucket lies in another region: set AWS_DEFAULT_REGION to it"
     elif code in ("501", "NotImplemented"):
         return Unsupported(
             f"{where}: {reason}. The store does not know a request that is needed; use another."

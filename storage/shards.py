@@ -43,7 +43,8 @@ def publish_shard(
 
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
-        CounterpoiseError: a sample or set cannot be stored, or the disk refuses; nothing is left behind.
+        CounterpoiseError: a sample or set cannot be stored, or the place refuses; what is left behind then are
+            at most whole data files that no manifest names.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     _check_place(manifest, index, axes)

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any
@@ -121,7 +122,7 @@ class S3:
         """Requests since the last rules that hold all the words."""
         return [line for line in self.ask("GET", "/_rules")["seen"] if all(word in line for word in words)]
 
-    @property
+    @cached_property
     def client(self) -> Any:
         """A plain client, to look at the store without our code."""
         import boto3
@@ -132,7 +133,7 @@ class S3:
             endpoint_url=settings["AWS_ENDPOINT_URL"],
             aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
-            region_name=settings["AWS_REGION"],
+            region_name=settings["AWS_DEFAULT_REGION"],
         )
 
     def files(self, prefix: str) -> dict[str, bytes]:
@@ -141,7 +142,6 @@ class S3:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{prefix}/")
         keys = [one["Key"] for page in pages for one in page.get("Contents", ())]
         read = {key: client.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
-        client.close()
         return {key.removeprefix(f"{prefix}/"): content for key, content in read.items()}
 
 
@@ -151,7 +151,7 @@ def environment(port: int) -> dict[str, str]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -168,6 +168,7 @@ def running() -> Iterator[S3]:
             found = S3(int(process.stdout.readline()))
             found.ask("PUT", f"/{found.bucket}")
             yield found
+            found.client.close()
         finally:
             process.kill()
 

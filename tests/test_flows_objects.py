@@ -52,11 +52,9 @@ def lasting(found: dict[str, bytes]) -> dict[str, bytes]:
 def test_every_command_on_a_bucket(run: Run, s3: S3, whole: Path, tmp_path: Path) -> None:
     data, spec = "s3://data/flows/every", spec_file(tmp_path)
     assert "3 of them to make" in run("plan", spec, "--out", data).out
-    part = run("generate", spec, "--out", data, "--runner", "none", "--shards", "0:1")
-    assert part.status == 0 and "made     1 shards" in part.out
-    rest = run("generate", spec, "--out", data, "--runner", "none")
-    assert rest.status == 0 and "1 of 3 shards are there already" in rest.err
-    assert f"report   {data}/report/report.html" in rest.out
+    made = run("generate", spec, "--out", data, "--runner", "none")
+    assert made.status == 0 and "made     3 shards" in made.out
+    assert f"report   {data}/report/report.html" in made.out
     assert lasting(s3.files("flows/every")) == lasting(local_files(whole))
     again = run("generate", spec, "--out", data, "--runner", "none")
     assert again.status == 0 and "nothing to make" in again.out
@@ -74,9 +72,10 @@ def test_every_command_on_a_bucket(run: Run, s3: S3, whole: Path, tmp_path: Path
     )
 
 
-def test_verify_finds_damage_and_cleans(run: Run, s3: S3, tmp_path: Path) -> None:
+def test_verify_finds_damage_and_cleans(run: Run, s3: S3, whole: Path, tmp_path: Path) -> None:
     data, client = "s3://data/flows/damaged", s3.client
-    assert run("generate", spec_file(tmp_path), "--out", data, "--runner", "none").status == 0
+    for name, content in local_files(whole).items():
+        client.put_object(Bucket=s3.bucket, Key=f"flows/damaged/{name}", Body=content)
     orphan = "shards/00001-0123456789ab.tar"
     client.put_object(Bucket=s3.bucket, Key=f"flows/damaged/{orphan}", Body=b"x")
     young = run("verify", data, "--clean")
@@ -87,7 +86,6 @@ def test_verify_finds_damage_and_cleans(run: Run, s3: S3, tmp_path: Path) -> Non
     assert (old.status, old.out) == (0, f"removed {orphan}\n{data} is sound.\n")
     record = list_shards(data)[1]
     client.put_object(Bucket=s3.bucket, Key=f"flows/damaged/{record.parquet.path}", Body=b"x")
-    client.close()
     bad = run("verify", data)
     assert bad.status == 1 and record.parquet.name in bad.out
     one_line(run("report", data), record.parquet.name)
@@ -100,11 +98,12 @@ def test_bad_places_are_one_line(run: Run, tmp_path: Path) -> None:
     one_line(run("generate", spec, "--out", "gs://bucket/x", "--runner", "none"), "s3://BUCKET/NAME")
     one_line(run("verify", "s3://data/flows/nothing"), "holds no dataset.json")
     one_line(run("show", "s3://data/flows/nothing"), "holds no dataset.json")
-    assert run("generate", spec, "--out", "s3://data/flows/other", "--runner", "none").status == 0
+    assert run("plan", spec, "--out", "s3://data/flows/other").status == 0
     other = spec_file(tmp_path, seed=9)
     one_line(run("generate", other, "--out", "s3://data/flows/other", "--runner", "none"), "spec.seed is 5")
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_in_the_middle_is_one_line_and_continues(
     run: Run, s3: S3, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,18 +144,18 @@ print(json.dumps(ends))
 """
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [17, pytest.param(2, marks=pytest.mark.slow)])
 def test_kill_9_anywhere_and_again_gives_the_same_dataset(
     s3: S3, whole: Path, tmp_path: Path, step: int
 ) -> None:
-    """The N-th run is killed at its N-th eleventh step; each continues what the ones before left."""
+    """Each run is killed so many steps further than the one before, whose left-overs it continues."""
     uri = f"s3://data/flows/killed/{step}"
     settings = {**os.environ, **environment(s3.port), "PYTHONPATH": f"{HERE}:{HERE.parent}"}
     command = [sys.executable, "-c", KILLER, uri, str(step), str(tmp_path / "warm")]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     ends = json.loads(done.stdout.splitlines()[-1])
-    assert len(ends) >= 4 and ends[-1] == 0 and set(ends[:-1]) == {9}, done.stderr[-3000:]
+    assert len(ends) >= 3 and ends[-1] == 0 and set(ends[:-1]) == {9}, done.stderr[-3000:]
     assert load_dataset(uri).root_sha256 == load_dataset(whole).root_sha256
     assert lasting(s3.files(f"flows/killed/{step}")) == lasting(local_files(whole))
     assert verify(uri) == []

@@ -74,7 +74,6 @@ def _bucket(request: pytest.FixtureRequest) -> Place:
     s3 = request.getfixturevalue("s3")
     prefix = f"places/{request.node.name}".replace("[", "/").replace("]", "")
     client = s3.client
-    request.addfinalizer(client.close)
     return Place(
         f"s3://{s3.bucket}/{prefix}",
         lambda: s3.files(prefix),
