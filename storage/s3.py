@@ -95,11 +95,10 @@ class Store:
         try:
             self._files.pipe_file(path, data, **options)
         except FileNotFoundError as error:
-            if (
-                code_of(error) == "NoSuchUpload"
-            ):  # its parts were cleaned away, or the answer to its end was lost
-                raise Broken(str(error)) from error
-            raise
+            if code_of(error) != "NoSuchUpload":
+                raise
+            # its parts were cleaned away, or the answer to its end was lost
+            raise Broken(str(error)) from error
 
     def download(self, key: str, limit: int | None = None) -> tuple[io.BufferedIOBase, str]:
         """A whole object, in memory or in an unnamed temporary file, and its ETag.
@@ -134,9 +133,11 @@ class Store:
 
         where = self.where(key)
         for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE * 2**attempt)
             try:
                 return work()
-            except (OSError, BotoCoreError, Broken) as error:
+            except (OSError, BotoCoreError) as error:
                 code = code_of(error)
                 if code in ABSENT:
                     raise Absent(where) from error
@@ -145,7 +146,6 @@ class Store:
                 if code not in BUSY and not isinstance(error, Broken):
                     raise explained(error, code, where) from system_error(error, code)
                 failed = error
-            time.sleep(_PAUSE * 2**attempt)
         text = f"{where}: the store went on refusing ({failed}). Run the same again; finished shards stay."
         raise CounterpoiseError(text) from failed
 
