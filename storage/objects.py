@@ -6,17 +6,18 @@ There is no lock here, so left-overs tell by their age whether a writer may stil
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from io import BufferedIOBase, BytesIO
+from io import BufferedIOBase
 from typing import Any
 
 from cachetools import LRUCache
 
 from .backend import quarantine_names
 from .errors import CounterpoiseError, FileMissing, ShardDamaged
-from .s3 import Store, age
+from .s3 import IN_MEMORY, Store, age, spooled
 from .s3_errors import Absent, TooLarge
 from .uploading import ObjectStaging
 
@@ -127,14 +128,16 @@ class ObjectBackend:
         with _lock:
             content = None if self._anew else _remembered.get(mark)
         if content is not None and (limit is None or len(content) <= limit):
-            return BytesIO(content)
+            return spooled(content)  # type: ignore[no-any-return]
         try:
             file, tag = self.store.download(self.key(name), limit)
         except Absent as error:
             raise FileMissing(f"{self.where(name)} is missing.") from error
-        if isinstance(file, BytesIO):
+        if file.seek(0, os.SEEK_END) <= IN_MEMORY:
+            file.seek(0)
             with _lock:
-                _remembered[(*mark[:-1], tag)] = file.getvalue()
+                _remembered[(*mark[:-1], tag)] = file.read()
+        file.seek(0)
         return file
 
     def staging(self) -> ObjectStaging:

@@ -150,6 +150,14 @@ class Store:
         raise CounterpoiseError(text) from failed
 
 
+def spooled(data: bytes = b"") -> Any:
+    """A file in memory that becomes an unnamed temporary one where it gets large or is asked for its descriptor."""
+    file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+    file.write(data)
+    file.seek(0)
+    return file
+
+
 def content(file: Any) -> bytes:
     """All of an open file."""
     file.seek(0)
@@ -188,7 +196,7 @@ async def _fetch(files: Any, bucket: str, key: str, limit: int | None) -> tuple[
     async with answer["Body"] as body:
         if limit is not None and size > limit:
             raise TooLarge(key)
-        file: Any = io.BytesIO() if size <= IN_MEMORY else tempfile.TemporaryFile()  # noqa: SIM115
+        file = spooled()
         try:
             while chunk := await body.read(2**20):
                 file.write(chunk)

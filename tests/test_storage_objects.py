@@ -225,6 +225,7 @@ def test_a_download_leaves_nothing(
     assert record.tar is not None
     objects._remembered.clear()
     monkeypatch.setattr(s3_module, "IN_MEMORY", 10)
+    monkeypatch.setattr(objects, "IN_MEMORY", 10)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     place = {"Bucket": s3.bucket, "Key": f"{prefix(dataset)}/{record.tar.path}"}
     s3.client.put_object(**place, Body=bytes(record.tar.bytes))
@@ -435,6 +436,7 @@ def test_a_full_disk_of_temporary_files_is_one_line(
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with monkeypatch.context() as patch:
         patch.setattr(s3_module, "IN_MEMORY", 10)
+        patch.setattr(objects, "IN_MEMORY", 10)
         with pytest.raises(CounterpoiseError, match=r"No space left on device\. .*TMPDIR"):
             list(read_samples(dataset, 0))
     with pytest.raises(CounterpoiseError, match=r"No space left on device.*make room"):
