@@ -24,8 +24,13 @@ app = typer.Typer(
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A YAML file, or a shipped spec: cmsc, demo or tiny.")
 ]
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a dataset.")]
-Out = Annotated[str, typer.Option("--out", metavar="DATASET", help="The folder that the dataset goes to.")]
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The folder of a dataset, or s3://BUCKET/NAME.")
+]
+Out = Annotated[
+    str,
+    typer.Option("--out", metavar="DATASET", help="Where the dataset goes: a folder or s3://BUCKET/NAME."),
+]
 Runner = Annotated[
     str,
     typer.Option(metavar="threads|none", help="threads: a Prefect flow. none: shard by shard, no Prefect."),
@@ -126,8 +131,9 @@ def verify(
     """
     from storage import verify as checks
 
-    for name in checks.clean(dataset) if clean else []:
-        typer.echo(f"removed {name}")
+    if clean:
+        for name in checks.clean(dataset, lambda kept: typer.echo(f"kept {kept}: younger than an hour")):
+            typer.echo(f"removed {name}")
     with _err().status("checking every byte"):
         lines = checks.verify(dataset, quarantine=quarantine)
     for line in lines:

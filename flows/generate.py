@@ -43,7 +43,7 @@ def generate(
 
     Args:
         spec: a YAML file or the name of a shipped spec.
-        dataset: the folder of the dataset.
+        dataset: the folder or URI of the dataset.
         shards: "A:B" for the shards A to B - 1; all if None.
         workers: shards in the making at a time.
         strict_environment: refuse shards from another environment.

@@ -79,7 +79,7 @@ def refilter(dataset: str, changes: Mapping[str, float | int | None]) -> Refilte
     """Judge every candidate again by its stored scores.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         changes: new limits by the names of `Thresholds`; those not named stay as they were.
     """
     then = _stored(dataset)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import seal, sha256, unseal
 from .errors import CounterpoiseError, ShardDamaged
 from .shardfile import MAX_MANIFEST
@@ -54,7 +54,7 @@ class DatasetManifest:
         return [index for index in range(self.plan["shards"]) if index not in listed]
 
 
-def read_document(backend: LocalBackend, name: str) -> dict[str, Any]:
+def read_document(backend: Backend, name: str) -> dict[str, Any]:
     """The body of `dataset.json` or of a version, whole and of a form that this program knows.
 
     Raises:

@@ -2,6 +2,7 @@
 
 CounterpoiseError            bad input or state that the user can mend; its text is one line for the terminal
   ShardDamaged               a file of a dataset is missing, cut short, changed or foreign
+    FileMissing              it is missing
   DatasetMismatch            what is stored was made from other settings; says which field, and both values
 """
 
@@ -16,6 +17,10 @@ class CounterpoiseError(ValueError):
 
 class ShardDamaged(CounterpoiseError):
     """A file of a dataset is missing, cut short, changed, or belongs to another dataset."""
+
+
+class FileMissing(ShardDamaged):
+    """A file of a dataset is missing."""
 
 
 class DatasetMismatch(CounterpoiseError):

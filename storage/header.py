@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import first_difference, plain, recipe_hash
 from .checks import check_axes
 from .document import FORMAT, HEADER, RESERVED, SCHEMA_VERSION
@@ -43,7 +43,7 @@ def new_header(header: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any
     return {**start, "axes": axes, **facts, "plan": plan, "shards": [], "counts": {}, "root_sha256": None}
 
 
-def require_own_shards(backend: LocalBackend, body: Mapping[str, Any]) -> None:
+def require_own_shards(backend: Backend, body: Mapping[str, Any]) -> None:
     """Shards that lost their header may only get back their own.
 
     Raises:
@@ -57,7 +57,7 @@ def require_own_shards(backend: LocalBackend, body: Mapping[str, Any]) -> None:
 
 
 def require_same(
-    backend: LocalBackend, stored: Mapping[str, Any], given: Mapping[str, Any], table: pa.Table
+    backend: Backend, stored: Mapping[str, Any], given: Mapping[str, Any], table: pa.Table
 ) -> None:
     """Refuse another header or another plan.
 
@@ -77,7 +77,7 @@ def _settings(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plan_difference(
-    backend: LocalBackend, stored: Mapping[str, Any], given: Mapping[str, Any], table: pa.Table
+    backend: Backend, stored: Mapping[str, Any], given: Mapping[str, Any], table: pa.Table
 ) -> tuple[str, object, object]:
     """Where two plans of equal headers differ; only their hashes can be told if the stored one is lost."""
     hashes = ("plan", stored["plan"]["rows_sha256"], given["plan"]["rows_sha256"])
@@ -88,7 +88,7 @@ def _plan_difference(
 
 
 def extended(
-    backend: LocalBackend, stored: Mapping[str, Any], given: Mapping[str, Any], table: pa.Table
+    backend: Backend, stored: Mapping[str, Any], given: Mapping[str, Any], table: pa.Table
 ) -> dict[str, Any]:
     """The body of a dataset that asks for more: its shards and its id stay, sets in new shards are added.
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from .backend import LocalBackend, open_backend
+from .backend import Backend, open_backend
 from .canonical import recipe_hash, sha256
 from .document import HEADER, DatasetManifest, ShardEntry, parse, read_document
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .header import extended, new_header, require_own_shards, require_same
 from .plan import plan_facts, plan_is_sound, plan_table, publish_plan, stored_plan
 from .records import iter_rows, to_parquet
@@ -50,7 +50,7 @@ def create_dataset(
     """Make a dataset's header and plan, or make sure that the ones there are the same.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         header: "axes" (mapping of axis to values, whose order numbers the cells) and what else the dataset is
             made from: "spec", "recipe", "split".
         plan: one flat row per planned set, with at least "set_id", "shard", "concept" and "concept_group".
@@ -76,9 +76,8 @@ def create_dataset(
     settled = save_version(backend, settle)
     if not plan_is_sound(backend, settled["plan"]):
         publish_plan(backend, content)
-    mend_copy(
-        backend
-    )  # last: until then readers have the old list, whose plan is the beginning of the new one
+    # last: until then readers have the old list, whose plan is the beginning of the new one
+    mend_copy(backend)
     return load_dataset(dataset)
 
 
@@ -90,10 +89,12 @@ def load_dataset(dataset: Where, version: int | None = None) -> DatasetManifest:
         ShardDamaged: it was changed or cut short.
     """
     backend = open_backend(dataset)
-    if version is None and not backend.exists(HEADER):
-        raise _missing(backend)
     name = HEADER if version is None else require_version(backend, version)
-    return parse(read_document(backend, name), backend.where(name))
+    try:
+        body = read_document(backend, name)
+    except FileMissing as error:
+        raise _missing(backend) from error
+    return parse(body, backend.where(name))
 
 
 def newest_dataset(dataset: Where) -> DatasetManifest | None:
@@ -103,9 +104,9 @@ def newest_dataset(dataset: Where) -> DatasetManifest | None:
     return None if body is None else parse(body, backend.where(HEADER))
 
 
-def _missing(backend: LocalBackend) -> CounterpoiseError:
+def _missing(backend: Backend) -> CounterpoiseError:
     return CounterpoiseError(
-        f"{backend} holds no {HEADER}: give a dataset's folder, or make one with `counterpoise generate`."
+        f"{backend} holds no {HEADER}: give a dataset's folder or URI, or make one with `counterpoise generate`."
     )
 
 
@@ -118,7 +119,7 @@ def read_plan(dataset: Where, version: int | None = None) -> list[dict[str, Any]
     return list(iter_rows(plan_of(open_backend(dataset), load_dataset(dataset, version))))
 
 
-def plan_of(backend: LocalBackend, manifest: DatasetManifest) -> pa.Table:
+def plan_of(backend: Backend, manifest: DatasetManifest) -> pa.Table:
     """The plan of a manifest; where the dataset was extended since, the beginning of its present one."""
     try:
         return stored_plan(backend, manifest.plan)
@@ -143,7 +144,7 @@ def finish_dataset(dataset: Where) -> DatasetManifest:
     return load_dataset(dataset)
 
 
-def _listed(backend: LocalBackend, dataset_id: str) -> dict[str, Any]:
+def _listed(backend: Backend, dataset_id: str) -> dict[str, Any]:
     """The shards that are there, as a header lists them."""
     records = [read_shard(backend, index, dataset_id) for index in shard_indices(backend)]
     entries = [
@@ -166,20 +167,23 @@ def list_shards(dataset: Where, version: int | None = None) -> list[ShardRecord]
     Raises:
         ShardDamaged: a manifest is damaged, of another dataset, or not the one that `dataset.json` lists.
     """
-    backend = open_backend(dataset)
-    manifest = load_dataset(dataset, version)
+    return shards_of(open_backend(dataset), load_dataset(dataset, version), only_listed=version is not None)
+
+
+def shards_of(backend: Backend, manifest: DatasetManifest, only_listed: bool = False) -> list[ShardRecord]:
+    """`list_shards` of a dataset whose manifest is read; all that are there, or only those that it lists."""
     present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
     if listed - present:
         where = backend.where(shard_name(min(listed - present)))
         raise ShardDamaged(f"{where} is missing, though {HEADER} lists it: {_RELIST}.")
-    wanted = sorted(present if version is None else listed)
+    wanted = sorted(listed if only_listed else present)
     records = [read_shard(backend, index, manifest.dataset_id) for index in wanted]
     for record in records:
         require_listed(backend, manifest, record)
     return records
 
 
-def require_listed(backend: LocalBackend, manifest: DatasetManifest, record: ShardRecord) -> None:
+def require_listed(backend: Backend, manifest: DatasetManifest, record: ShardRecord) -> None:
     """Refuse a shard manifest other than the one that `dataset.json` lists; one not listed yet is fine.
 
     Raises:

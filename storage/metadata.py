@@ -6,11 +6,13 @@ import glob
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from .backend import open_backend
-from .manifest import Where, list_shards, load_dataset, plan_of
+from .manifest import Where, load_dataset, plan_of, shards_of
+from .plan import read_table
 from .quarantine import quarantining
-from .reading import check_bytes
+from .reading import MAX_PARQUET, check_bytes, read_checked
 from .records import SCORES, schema
 
 Row = dict[str, Any]
@@ -25,9 +27,10 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     """Every candidate image of the finished shards as one relation, with the columns of a shard's Parquet.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI; what is not on this machine is read into memory.
         threads: how many DuckDB may use.
-        check: read every Parquet once before, to compare its sha256 with its manifest's; a damaged one is quarantined.
+        check: read every Parquet once before, to compare its sha256 with its manifest's; a damaged one is quarantined. What
+            is not on this machine is always compared.
 
     Raises:
         ShardDamaged: a manifest or a Parquet is damaged.
@@ -42,15 +45,18 @@ def _connect(threads: int) -> duckdb.DuckDBPyConnection:
 def _records(connection: duckdb.DuckDBPyConnection, dataset: Where, check: bool) -> duckdb.DuckDBPyRelation:
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     paths: list[str] = []
-    for shard in list_shards(dataset):
-        where = backend.where(shard.parquet.path)
-        with quarantining(backend, shard), backend.open(shard.parquet.path) as file:
-            if check:
-                check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
-        paths.append(glob.escape(where))
-    if paths:
-        return connection.read_parquet(paths)
-    return connection.from_arrow(schema(list(manifest.axes)).empty_table())
+    tables = [schema(list(manifest.axes)).empty_table()]
+    for shard in shards_of(backend, manifest):
+        path, where = backend.path(shard.parquet.path), backend.where(shard.parquet.path)
+        with quarantining(backend, shard):
+            if path is None:
+                tables.append(read_table(read_checked(backend, shard.parquet, MAX_PARQUET), where))
+                continue
+            with backend.open(shard.parquet.path) as file:
+                if check:
+                    check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
+        paths.append(glob.escape(str(path)))
+    return connection.read_parquet(paths) if paths else connection.from_arrow(pa.concat_tables(tables))
 
 
 def yield_by_concept(dataset: Where) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import canonical, plain, sha256
 from .errors import CounterpoiseError, ShardDamaged
 from .records import iter_rows
@@ -61,13 +61,13 @@ def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def publish_plan(backend: LocalBackend, content: bytes) -> None:
+def publish_plan(backend: Backend, content: bytes) -> None:
     """Write the plan; it follows from the header, so writing it again is harmless."""
     with backend.staging() as staging:
         staging.put(staging.stage(PLAN, [content]), PLAN)
 
 
-def plan_bytes(backend: LocalBackend, facts: Mapping[str, Any]) -> bytes:
+def plan_bytes(backend: Backend, facts: Mapping[str, Any]) -> bytes:
     """The plan file, if it is the one that `dataset.json` names.
 
     Raises:
@@ -82,7 +82,7 @@ def plan_bytes(backend: LocalBackend, facts: Mapping[str, Any]) -> bytes:
     return content
 
 
-def plan_is_sound(backend: LocalBackend, facts: Mapping[str, Any]) -> bool:
+def plan_is_sound(backend: Backend, facts: Mapping[str, Any]) -> bool:
     """Is the plan there, and the one that is meant?"""
     try:
         plan_bytes(backend, facts)
@@ -92,7 +92,7 @@ def plan_is_sound(backend: LocalBackend, facts: Mapping[str, Any]) -> bool:
 
 
 def stored_plan(
-    backend: LocalBackend, facts: Mapping[str, Any], later: Mapping[str, Any] | None = None
+    backend: Backend, facts: Mapping[str, Any], later: Mapping[str, Any] | None = None
 ) -> pa.Table:
     """The plan that a version names, from its file or from the file of a `later` version that goes on from it.
 
@@ -107,7 +107,7 @@ def stored_plan(
     return table
 
 
-def plan_rows(backend: LocalBackend, facts: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def plan_rows(backend: Backend, facts: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Rows of a sound plan, in order."""
     return iter_rows(stored_plan(backend, facts))
 

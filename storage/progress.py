@@ -12,7 +12,7 @@ from contextlib import suppress
 from math import prod
 from typing import Any
 
-from .backend import LocalBackend, open_backend
+from .backend import Backend, open_backend
 from .canonical import first_difference, plain, recipe_hash, seal, unseal
 from .checks import check_samples
 from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
@@ -176,22 +176,22 @@ def drop_published(dataset: Where) -> None:
             backend.remove(name)
 
 
-def published_progress(backend: LocalBackend) -> list[str]:
+def published_progress(backend: Backend) -> list[str]:
     """Saved candidates that are of no more use."""
     return _files(backend, set(shard_indices(backend)))
 
 
-def all_progress(backend: LocalBackend) -> list[str]:
+def all_progress(backend: Backend) -> list[str]:
     """Every saved candidate."""
     return _files(backend, None)
 
 
-def progress_folders(backend: LocalBackend) -> list[str]:
+def progress_folders(backend: Backend) -> list[str]:
     """Folders of saved candidates."""
     return [f"{PROGRESS}/{name}" for name in backend.names(PROGRESS) if _FOLDER.fullmatch(name)]
 
 
-def _files(backend: LocalBackend, shards: set[int] | None) -> list[str]:
+def _files(backend: Backend, shards: set[int] | None) -> list[str]:
     folders = [
         folder
         for folder in progress_folders(backend)

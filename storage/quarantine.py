@@ -6,9 +6,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedIOBase
 
-from .backend import LocalBackend
+from .backend import Backend, open_backend
 from .errors import CounterpoiseError, ShardDamaged
 from .shardfile import FileRecord, ShardRecord
 
@@ -17,7 +17,7 @@ _BY_HAND = f"`counterpoise verify --quarantine` moves it out of the way, then {_
 
 
 @contextmanager
-def quarantining(backend: LocalBackend, record: ShardRecord, move: bool = True) -> Iterator[None]:
+def quarantining(backend: Backend, record: ShardRecord, move: bool = True) -> Iterator[None]:
     """Inside the block, a data file of the shard that turns out damaged is moved, and the error says where to.
 
     Nothing is moved on one look: each file is read again before, since a disk or a cable may be at fault, or another
@@ -35,12 +35,13 @@ def quarantining(backend: LocalBackend, record: ShardRecord, move: bool = True) 
         raise ShardDamaged(" ".join([str(error), *dispose(backend, damaged, move)])) from error
 
 
-def damaged_files(backend: LocalBackend, record: ShardRecord) -> list[FileRecord]:
+def damaged_files(backend: Backend, record: ShardRecord) -> list[FileRecord]:
     """Data files of a shard that are there, and are not what the manifest names."""
-    return [file for file in record.files if backend.exists(file.path) and not _is_sound(backend, file)]
+    again = open_backend(str(backend), anew=True)
+    return [file for file in record.files if again.exists(file.path) and not _is_sound(again, file)]
 
 
-def dispose(backend: LocalBackend, damaged: list[FileRecord], move: bool = True) -> list[str]:
+def dispose(backend: Backend, damaged: list[FileRecord], move: bool = True) -> list[str]:
     """Move damaged files, if they can be moved; a sentence for each way it went."""
     lines: list[str] = []
     for file in damaged:
@@ -52,7 +53,7 @@ def dispose(backend: LocalBackend, damaged: list[FileRecord], move: bool = True)
     return list(dict.fromkeys(lines))
 
 
-def _is_sound(backend: LocalBackend, file: FileRecord) -> bool:
+def _is_sound(backend: Backend, file: FileRecord) -> bool:
     try:
         with backend.open(file.path) as opened:
             check_bytes(opened, file.bytes, file.sha256, os.fspath(file.path))
@@ -61,16 +62,16 @@ def _is_sound(backend: LocalBackend, file: FileRecord) -> bool:
     return True
 
 
-def check_length(file: BufferedReader, size: int, where: str) -> None:
-    """Length of an open file, nothing of which is read."""
-    found = os.fstat(file.fileno()).st_size
+def check_length(found: int, size: int, where: str) -> None:
+    """Length of a file against its manifest."""
     if found != size:
         raise ShardDamaged(f"{where} is damaged: {found} bytes, its manifest says {size}.")
 
 
-def check_bytes(file: BufferedReader, size: int, digest: str, where: str) -> None:
+def check_bytes(file: BufferedIOBase, size: int, digest: str, where: str) -> None:
     """Length and hash of an open file, which is then at its start again."""
-    check_length(file, size, where)
+    check_length(file.seek(0, os.SEEK_END), size, where)
+    file.seek(0)
     if hashlib.file_digest(file, "sha256").hexdigest() != digest:
         raise ShardDamaged(f"{where} is damaged: its sha256 is not the one in its manifest.")
     file.seek(0)

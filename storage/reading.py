@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from io import BufferedReader
+from io import BufferedIOBase
 from typing import Any
 
-from .backend import LocalBackend, open_backend
+from .backend import Backend, open_backend
 from .canonical import sha256
 from .errors import CounterpoiseError, ShardDamaged
 from .images import check_image
@@ -31,11 +31,10 @@ __all__ = [
 MAX_PARQUET = 2**31
 
 
-def check_present(backend: LocalBackend, record: ShardRecord) -> None:
+def check_present(backend: Backend, record: ShardRecord) -> None:
     """Are a shard's files there, at their full length?"""
     for file in record.files:
-        with backend.open(file.path) as opened:
-            check_length(opened, file.bytes, backend.where(file.path))
+        check_length(backend.size(file.path), file.bytes, backend.where(file.path))
 
 
 def read_samples(dataset: Where, index: int) -> Iterator[Sample]:
@@ -57,7 +56,7 @@ def read_samples(dataset: Where, index: int) -> Iterator[Sample]:
         yield from record_samples(backend, record, list(manifest.axes))
 
 
-def record_samples(backend: LocalBackend, record: ShardRecord, axes: list[str]) -> Iterator[Sample]:
+def record_samples(backend: Backend, record: ShardRecord, axes: list[str]) -> Iterator[Sample]:
     """Every candidate image of a shard whose manifest is already read; length and sha256 of both files come first."""
     content = read_checked(backend, record.parquet, MAX_PARQUET)
     where = backend.where(shard_name(record.index))
@@ -69,7 +68,7 @@ def record_samples(backend: LocalBackend, record: ShardRecord, axes: list[str]) 
         yield from pair_up(content, tar, axes, where)
 
 
-def read_checked(backend: LocalBackend, file: FileRecord, limit: int) -> bytes:
+def read_checked(backend: Backend, file: FileRecord, limit: int) -> bytes:
     """A whole file that is what its manifest names."""
     content = backend.read(file.path, min(limit, max(file.bytes, 0)))
     if len(content) != file.bytes or sha256(content) != file.sha256:
@@ -79,7 +78,7 @@ def read_checked(backend: LocalBackend, file: FileRecord, limit: int) -> bytes:
     return content
 
 
-def pair_up(parquet: bytes, tar: BufferedReader | None, axes: list[str], where: str) -> Iterator[Sample]:
+def pair_up(parquet: bytes, tar: BufferedIOBase | None, axes: list[str], where: str) -> Iterator[Sample]:
     """Rows with their images; every member of the tar has its row and every kept row its members."""
     table = read_table(parquet, where)
     if not table.schema.equals(schema(axes)):

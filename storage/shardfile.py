@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import plain, recipe_hash, seal, sha256, unseal
 from .errors import ShardDamaged
 
@@ -67,7 +67,7 @@ def shard_name(index: int) -> str:
     return f"{SHARDS}/{index:05d}.json"
 
 
-def shard_indices(backend: LocalBackend) -> list[int]:
+def shard_indices(backend: Backend) -> list[int]:
     """Indices of the shard manifests that are there."""
     matches = (SHARD_MANIFEST.fullmatch(name) for name in backend.names(SHARDS))
     return [int(match[1]) for match in matches if match]
@@ -85,7 +85,7 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-def read_shard(backend: LocalBackend, index: int, dataset_id: str | None = None) -> ShardRecord:
+def read_shard(backend: Backend, index: int, dataset_id: str | None = None) -> ShardRecord:
     """A shard manifest whose own hash holds, that names this shard's files, and is the given dataset's.
 
     Raises:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from .backend import LocalBackend, Staged, Staging, open_backend
+from .backend import Backend, Staged, Staging, open_backend
 from .canonical import first_difference, plain
 from .checks import check_samples
 from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
@@ -67,10 +68,14 @@ def publish_shard(
         facts |= {"recipe": settings, "environment": dict(environment)}
         body = shard_manifest({**facts, "tar": None, **names})
         commit = staging.stage(shard_name(index), [body])
-        for kind, staged in files.items():
-            staging.put(staged, f"{SHARDS}/{names[kind]['name']}")
+        data = {f"{SHARDS}/{names[kind]['name']}": staged for kind, staged in files.items()}
+        for name, staged in data.items():
+            staging.put(staged, name)
+            _check_stored(backend, index, name, staged)
         created = staging.create(commit, shard_name(index))
-    record = read_shard(backend, index, manifest.dataset_id)
+        record = read_shard(backend, index, manifest.dataset_id)
+        if created:
+            _keep(backend, staging, data)
     if not created:
         _yield_to(backend, record, settings, environment, [one["name"] for one in names.values()])
     return replace(record, already=not created)
@@ -83,7 +88,9 @@ def _check_place(manifest: DatasetManifest, index: int, axes: Sequence[str]) -> 
         raise CounterpoiseError(f"axes {list(axes)}: the dataset has {list(manifest.axes)}, in this order.")
 
 
-def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[str]) -> dict[str, Staged]:
+def _stage_data(
+    staging: Staging[Any], index: int, samples: list[Sample], axes: list[str]
+) -> dict[str, Staged]:
     """Parquet and (if anything was kept) tar, written and read back."""
     rows = [to_row(sample) for sample in samples]
     files = {"parquet": staging.stage(f"{SHARDS}/{index:05d}.parquet", [rows_to_parquet(rows, axes)])}
@@ -117,15 +124,36 @@ def _suffix(sample: Sample) -> str:
 def _read_back(files: Mapping[str, Staged], samples: list[Sample], rows: list[Row], axes: list[str]) -> None:
     """Open the staged files as a reader would, compare every value, decode every image."""
     parquet, tar = files["parquet"], files.get("tar")
-    with parquet.path.open("rb") as table, (tar or parquet).path.open("rb") as images:
-        check_bytes(table, parquet.bytes, parquet.sha256, str(parquet.path))
-        if tar:
-            check_bytes(images, tar.bytes, tar.sha256, str(tar.path))
-        stored = pair_up(table.read(), images if tar else None, axes, "the staged shard")
+    with ExitStack() as opened:
+        table = opened.enter_context(parquet.open())
+        images = opened.enter_context(tar.open()) if tar else None
+        check_bytes(table, parquet.bytes, parquet.sha256, "the staged Parquet")
+        if tar and images:
+            check_bytes(images, tar.bytes, tar.sha256, "the staged tar")
+        stored = pair_up(table.read(), images, axes, "the staged shard")
         for sample, row, found in zip(samples, rows, stored, strict=True):
             if found != from_row(row, axes, sample.image):
                 raise ShardDamaged(f"sample {sample.key!r} reads back differently from what was written.")
             decode(found)
+
+
+def _check_stored(backend: Backend, index: int, name: str, staged: Staged) -> None:
+    """Read a published file back from where readers will read it, unless somebody committed the shard meanwhile."""
+    try:
+        with backend.open(name) as file:
+            check_bytes(file, staged.bytes, staged.sha256, backend.where(name))
+    except ShardDamaged as error:
+        if backend.exists(shard_name(index)):
+            return
+        text = f"{backend.where(name)} reads back otherwise than it was written: see to the store, run again."
+        raise CounterpoiseError(text) from error
+
+
+def _keep(backend: Backend, staging: Staging[Any], data: Mapping[str, Staged]) -> None:
+    """Put back what somebody who cleaned up took for a left-over before the manifest was there."""
+    for name, staged in data.items():
+        if not backend.exists(name):
+            staging.put(staged, name)
 
 
 def _counts(samples: list[Sample]) -> dict[str, int]:
@@ -143,7 +171,7 @@ def _file_facts(index: int, kind: str, staged: Staged) -> dict[str, Any]:
 
 
 def _yield_to(
-    backend: LocalBackend,
+    backend: Backend,
     first: ShardRecord,
     recipe: dict[str, Any],
     environment: Mapping[str, Any],
@@ -172,7 +200,7 @@ def _yield_to(
         warnings.warn(EnvironmentDiffers(text), stacklevel=3)
 
 
-def _require_same_recipe(backend: LocalBackend, record: ShardRecord, recipe: dict[str, Any]) -> None:
+def _require_same_recipe(backend: Backend, record: ShardRecord, recipe: dict[str, Any]) -> None:
     difference = first_difference(dict(record.recipe), recipe, "recipe")
     if difference:
         cure = "Give the stored value again to continue, or write to another folder."
@@ -180,7 +208,7 @@ def _require_same_recipe(backend: LocalBackend, record: ShardRecord, recipe: dic
 
 
 def environment_difference(
-    backend: LocalBackend, record: ShardRecord, environment: Mapping[str, Any]
+    backend: Backend, record: ShardRecord, environment: Mapping[str, Any]
 ) -> DatasetMismatch | None:
     """In what a shard's environment differs from this one, for a warning or a refusal."""
     found = first_difference(dict(record.environment), plain(environment, "environment"), "environment")

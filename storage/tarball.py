@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from .errors import CounterpoiseError, ShardDamaged
 
@@ -52,7 +52,7 @@ def _end(total: int) -> int:
     return 2 * BLOCK + -(total + 2 * BLOCK) % RECORD
 
 
-def tar_members(file: BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
+def tar_members(file: BufferedIOBase, where: str) -> Iterator[tuple[str, bytes]]:
     """Members of a tar in this module's form, as (name, content).
 
     Raises:

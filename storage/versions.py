@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import seal
 from .document import HEADER, read_document
 from .errors import CounterpoiseError, ShardDamaged
@@ -26,12 +26,12 @@ def version_name(number: int) -> str:
     return f"{VERSIONS}/{number:05d}.json"
 
 
-def version_numbers(backend: LocalBackend) -> list[int]:
+def version_numbers(backend: Backend) -> list[int]:
     """Numbers of the versions that are there."""
     return [int(match[1]) for match in map(_NAME.fullmatch, backend.names(VERSIONS)) if match]
 
 
-def require_version(backend: LocalBackend, number: int) -> str:
+def require_version(backend: Backend, number: int) -> str:
     """The name of a version that is there.
 
     Raises:
@@ -44,7 +44,7 @@ def require_version(backend: LocalBackend, number: int) -> str:
     return version_name(number)
 
 
-def newest(backend: LocalBackend) -> dict[str, Any] | None:
+def newest(backend: Backend) -> dict[str, Any] | None:
     """The body that writers go by: the newest version's, or that of `dataset.json` where it is lost or damaged.
 
     Raises:
@@ -66,9 +66,7 @@ def newest(backend: LocalBackend) -> dict[str, Any] | None:
         return copy
 
 
-def save_version(
-    backend: LocalBackend, make: Callable[[dict[str, Any] | None], dict[str, Any]]
-) -> dict[str, Any]:
+def save_version(backend: Backend, make: Callable[[dict[str, Any] | None], dict[str, Any]]) -> dict[str, Any]:
     """Make a version of what `make` makes of the newest body, unless that is the same; returns its body.
 
     Who loses a race asks `make` again, with what the other wrote. `dataset.json` stays as it was: see `mend_copy`.
@@ -84,7 +82,7 @@ def save_version(
                 return body
 
 
-def mend_copy(backend: LocalBackend) -> None:
+def mend_copy(backend: Backend) -> None:
     """Make `dataset.json` the newest version; of several that do so at a time, the last one leaves it right."""
     while True:
         content = backend.read(version_name(version_numbers(backend)[-1]), MAX_MANIFEST)
@@ -94,7 +92,7 @@ def mend_copy(backend: LocalBackend) -> None:
             staging.put(staging.stage(HEADER, [content]), HEADER)
 
 
-def version_lines(backend: LocalBackend) -> list[str]:
+def version_lines(backend: Backend) -> list[str]:
     """One line per version that is missing, damaged or foreign, and one if `dataset.json` is not the newest."""
     numbers = version_numbers(backend)
     lines = [
@@ -116,7 +114,7 @@ def version_lines(backend: LocalBackend) -> list[str]:
     return lines
 
 
-def _content(backend: LocalBackend, name: str) -> bytes | None:
+def _content(backend: Backend, name: str) -> bytes | None:
     """The bytes of a document; None if it is missing or larger than it may be."""
     try:
         return backend.read(name, MAX_MANIFEST)

@@ -205,7 +205,7 @@ def test_unusable_places_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(CounterpoiseError, match="a folder is wanted"):
             create_dataset(place, HEADER, plan_rows())
-    for uri in ("s3://bucket/name", "memory://x", ""):
+    for uri in ("gs://bucket/name", "memory://x", ""):
         with pytest.raises(CounterpoiseError, match="give a"):
             create_dataset(uri, HEADER, plan_rows())
 

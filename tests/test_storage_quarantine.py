@@ -200,7 +200,7 @@ def test_a_strict_environment_does_not_mend_elsewhere(data: Path) -> None:
 
 
 def test_a_file_that_is_not_there_cannot_be_moved(data: Path) -> None:
-    with pytest.raises(CounterpoiseError, match="No such file"):
+    with pytest.raises(CounterpoiseError, match="is missing"):
         open_backend(data).quarantine("shards/00009-000000000000.tar")
 
 
