@@ -152,7 +152,10 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
         _say(console, f"{sets} a rejected candidate that would be kept now: {names}.")
         _say(console, "Rejected candidates have no images, so that needs a new generation.")
     if write:
+        from .closing import describe_dataset
+
         _say(console, write_verdicts(dataset, found))
+        describe_dataset(dataset)  # the card names the files in verdicts/
 
 
 def _limit(value: object) -> str:
