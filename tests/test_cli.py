@@ -33,12 +33,12 @@ def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_help_names_the_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     found = Called(capsys, "--help")
     listed = re.findall(r"^  ([a-z-]+)  ", found.out.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["demo", "plan", "generate", "verify", "show", "refilter", "report", "version"]
+    assert listed == ["demo", "plan", "generate", "verify", "show", "refilter", "report", "export", "version"]
     assert found.status == 0
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "plan", "generate", "verify", "show", "refilter", "report", "version"]
+    "command", ["demo", "plan", "generate", "verify", "show", "refilter", "report", "export", "version"]
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     found = Called(capsys, command, "--help")

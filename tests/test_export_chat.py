@@ -192,7 +192,7 @@ def test_at_most_a_letter_each() -> None:
 def test_a_group_of_one_is_asked_among_all(tmp_path: Path) -> None:
     create_dataset(tmp_path, HEADER, plan_rows())  # chef_group and science_group
     found = open_questions(str(tmp_path), load_dataset(tmp_path), Chat())
-    assert dict(found.groups) == dict.fromkeys(("chef_group", "science_group"), ["chef", "science"])
+    assert dict(found.groups) == {name: ["chef", "science"] for name in ("chef_group", "science_group")}
 
 
 def test_a_single_concept_can_only_be_described(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_no_dataset_and_no_room_are_one_line(world: Path, capsys: pytest.Capture
     one_line(
         Called(capsys, "export", "nothing", "--to", "hf", "--out", "out"), "nothing holds no dataset.json"
     )
-    one_line(Called(capsys, "export", "data", "--to", "hf", "--out", "data"), "is not empty")
+    one_line(Called(capsys, "export", "data", "--to", "hf", "--out", "data"), "inside the dataset")
 
 
 def test_help_lists_it(capsys: pytest.CaptureFixture[str]) -> None:

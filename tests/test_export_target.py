@@ -122,8 +122,10 @@ def test_a_foreign_folder_is_left_alone(dataset: Path, tmp_path: Path) -> None:
     for name, words in (("mine", "is not empty, and no export"), ("file", "is a file")):
         with pytest.raises(CounterpoiseError, match=words):
             exported(dataset, "chat", tmp_path / name)
-    with pytest.raises(CounterpoiseError, match="is not empty, and no export"):
-        exported(dataset, "hf", dataset)
+    for inside in (dataset, dataset / "shards" / "out", Path(f"{dataset}/../data/new")):
+        with pytest.raises(CounterpoiseError, match="inside the dataset"):
+            exported(dataset, "hf", inside)
+    assert not (dataset / "new").exists() and not (dataset / "shards" / "out").exists()
     assert files(tmp_path) == {"mine/thesis.txt": b"years of work", "file": b"a file"}
 
 
@@ -176,7 +178,7 @@ def test_only_one_export_at_a_time(dataset: Path, tmp_path: Path) -> None:
     descriptor = os.open(passing, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(CounterpoiseError, match="another export to .* is running"):
+        with pytest.raises(CounterpoiseError, match=r"another export to .* is running"):
             exported(dataset, "hf", tmp_path / "out")
     finally:
         os.close(descriptor)

@@ -14,7 +14,7 @@ from storage import CounterpoiseError, ShardDamaged
 from storage.backend import fault_point
 from storage.canonical import plain, seal
 
-from .target import BEGUN, FORMAT, MANIFEST, local_target, read_manifest, same_export
+from .target import BEGUN, FORMAT, MANIFEST, is_local, local_target, read_manifest, same_export
 
 _CURE = "Give another --out, or remove what is there."
 
@@ -27,8 +27,7 @@ def open_target(out: str, request: Mapping[str, Any]) -> contextlib.AbstractCont
     Raises:
         CounterpoiseError: it cannot be written to, or holds something else.
     """
-    local = "://" not in out or out.startswith("file://")
-    return local_target(out, request) if local else _remote_target(out, request)
+    return local_target(out, request) if is_local(out) else _remote_target(out, request)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from .hub import write_hub
 from .options import Chat, request_facts
 from .remote import open_target
 from .source import Advance, Source
-from .target import write_file
+from .target import outside, write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ def export(source: Source, to: str, out: str, chat: Chat, advance: Advance) -> E
     request = {**request_facts(to, chat), **source.facts}
     if chat.resample is not None:
         request["skew_sha256"] = read_sidecar(source.dataset, chat.resample).sha256
+    outside(out, source.dataset)
     with open_target(out, request) as folder:
         if folder is None:
             return Exported(source, already=True)

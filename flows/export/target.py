@@ -93,6 +93,21 @@ def same_export(body: Mapping[str, Any], request: Mapping[str, Any], where: str)
         raise DatasetMismatch(where, *found, _CURE)
 
 
+def outside(out: str, dataset: str) -> None:
+    """Refuse a target inside the dataset, whose folder is its own.
+
+    Raises:
+        CounterpoiseError: it is inside.
+    """
+    if is_local(out) and is_local(dataset) and _path(out).is_relative_to(_path(dataset)):
+        raise CounterpoiseError(f"--out: {out} is inside the dataset {dataset}; give a folder beside it")
+
+
+def is_local(place: str) -> bool:
+    """Is it a folder's path or file:// URI?"""
+    return "://" not in place or place.startswith("file://")
+
+
 def _path(out: str) -> Path:
     text = unquote(urlsplit(out).path) if out.startswith("file://") else out
     if not text:
