@@ -22,8 +22,8 @@ OUT_OF_SCOPE = (
     "Claims about groups or identities that the axes do not name: what is absent was not studied.",
 )
 BIASES = (
-    "The image generator learned from pictures found on the web. What it draws for a concept or a value (faces, "
-    "bodies, clothes, places, expressions) carries the stereotypes and the gaps of those pictures.",
+    "The image generator draws what its training pictures showed; those of SDXL were found on the web. What it makes "
+    "of a concept or a value (faces, bodies, clothes, places, expressions) carries their stereotypes and their gaps.",
     "Each axis is a few coarse English words. They stand for prompted appearance, leave most people out, and the "
     "generator may draw some of them more faithfully than others.",
     "Members of a set that are not bases were edited from a base. They share its scene, and what the base got "

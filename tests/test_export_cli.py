@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cli_world import Called, one_line
-from export_world import judge, make, sidecar
+from export_world import SKEW, exported, judge, kept, make, sidecar
 from rich.console import Console
 
 from flows.progress import counting
@@ -36,10 +40,11 @@ def test_what_is_left_out_is_said(world: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_flags_of_chat_reach_the_items(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sidecar(world, {f"chef_0000-{n:02d}": -4.0 for n in range(6)})
-    flags = ("--question", "Who?", "--caption-share", "0", "--seed", "7")
+    sidecar(world, dict.fromkeys(kept(), -4.0))
+    flags = ("--question", "Who?", "--caption-share", "0", "--seed", "7", "--resample", SKEW, "--tau2", "2")
     assert Called(capsys, "export", "data", "--to", "chat", "--out", "out", *flags).status == 0
-    assert '"<image>Who?\\nA. ' in (world.parent / "out" / "train.jsonl").read_text("utf-8").splitlines()[0]
+    lines = (world.parent / "out" / "train.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == 24 * 3 and all('"<image>Who?\\nA. ' in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,17 @@ def test_no_dataset_and_no_room_are_one_line(world: Path, capsys: pytest.Capture
         Called(capsys, "export", "nothing", "--to", "hf", "--out", "out"), "nothing holds no dataset.json"
     )
     one_line(Called(capsys, "export", "data", "--to", "hf", "--out", "data"), "inside the dataset")
+
+
+@pytest.mark.parametrize(("to", "rows"), [("hf", 36), ("chat", 36)])
+def test_the_cards_reading_lines_run_as_they_stand(world: Path, to: str, rows: int) -> None:
+    exported(world, to, "out")
+    (code,) = re.findall(r"```python\n(.*?)```", Path("out/README.md").read_text("utf-8"), re.DOTALL)
+    check = f"assert sum(map(len, rows.values())) == {rows}, rows\n"
+    offline = {"HF_HOME": str(world.parent / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code + check]
+    run = subprocess.run(command, cwd="out", env={**os.environ, **offline}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_help_lists_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import struct
 import subprocess
@@ -160,6 +161,13 @@ def test_energon_loads_it(out: Path) -> None:
     for part, split in wanted.items():
         found = {key: caption for name, key, shape, caption in lines if name == part and shape == "(3, 8, 8)"}
         assert found == {key: one.neutral_prompt for key, one in kept().items() if one.split == split}
+
+
+@pytest.mark.slow
+def test_the_cards_reading_lines_run_as_they_stand(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(out)
+    assert energon(code + "print(next(iter(rows)).caption[0])").startswith("A photo of a person, ")
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_the_card_is_the_exports(dataset: Path, tmp_path: Path) -> None:
     parts = [{"split": name, "path": f"data/{name}-*"} for name in ("train", "validation", "test")]
     assert card.data.to_dict()["configs"] == [{"config_name": "default", "data_files": parts}]
     assert card.data.license == "apache-2.0" and "parquet" in card.data.tags
-    assert "This is an export" in card.text and 'datasets.load_dataset(".")' in card.text
+    assert "This is an export" in card.text and "datasets.load_dataset(os.getcwd())" in card.text
 
 
 def test_files_and_groups_are_closed_when_full(

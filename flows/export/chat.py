@@ -19,6 +19,7 @@ from debias.sampling import copies
 from storage import CounterpoiseError, Sample
 from storage.canonical import canonical_text
 from storage.card import Layout, dataset_name
+from storage.metadata import table
 from storage.sidecar import read_sidecar
 
 from .options import Chat
@@ -28,11 +29,12 @@ from .target import write_file
 
 INFO = "dataset_info.json"
 _READING = """\
-From inside this folder. Images, questions and answers, as TRL's `SFTTrainer` takes them:
+Images, questions and answers, as TRL's `SFTTrainer` takes them (from inside this folder; elsewhere, give its path):
 
 ```python
+import os
 import datasets
-rows = datasets.load_dataset(".")
+rows = datasets.load_dataset(os.getcwd())
 ```
 
 With LLaMA-Factory: `dataset_dir` is this folder, `dataset` is `{name}_train`.
@@ -93,15 +95,24 @@ def _line(facts: Mapping[str, Any]) -> bytes:
 
 
 def _skew(source: Source, name: str) -> dict[str, float]:
-    table = read_sidecar(source.dataset, name).table
-    return dict(zip(table["key"].to_pylist(), table["skew"].to_pylist(), strict=True))
+    """Skew by key, of every image that is exported.
+
+    Raises:
+        CounterpoiseError: the sidecar lacks some; says how many.
+    """
+    sidecar = read_sidecar(source.dataset, name).table
+    skew = dict(zip(sidecar["key"].to_pylist(), sidecar["skew"].to_pylist(), strict=True))
+    kept = table(source.dataset, check=False).filter("kept").project("key, set_id").fetchall()
+    missing = sorted(key for key, set_id in kept if key not in skew and set_id not in source.rejected)
+    if missing:
+        raise CounterpoiseError(
+            f"--resample: {name} has no skew of {len(missing)} of {source.total} images, {missing[0]!r} among them; "
+            "write the sidecar for all of them"
+        )
+    return skew
 
 
 def _times(skew: Mapping[str, float], key: str, chat: Chat) -> int:
-    if key not in skew:
-        raise CounterpoiseError(
-            f"--resample: {chat.resample} has no skew of {key!r}: write the sidecar for every kept image"
-        )
     return copies(skew[key], key, chat.seed, chat.epoch, tau1=chat.tau1, tau2=chat.tau2)
 
 

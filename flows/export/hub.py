@@ -23,11 +23,12 @@ GROUP_BYTES = 32 * 2**20
 GROUP_ROWS = 100
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _READING = """\
-From inside this folder, or with the name of the repository on the hub instead of `"."`:
+From inside this folder; from elsewhere, give its path, or the name of the repository on the hub:
 
 ```python
+import os
 import datasets
-rows = datasets.load_dataset(".")
+rows = datasets.load_dataset(os.getcwd())
 ```
 
 A row is a kept image with all that the dataset records of it; `sha256` is of the image's file.
