@@ -78,7 +78,7 @@ def test_no_dataset_and_no_room_are_one_line(world: Path, capsys: pytest.Capture
     one_line(Called(capsys, "export", "data", "--to", "hf", "--out", "data"), "inside the dataset")
 
 
-@pytest.mark.parametrize(("to", "rows"), [("hf", 36), ("chat", 36)])
+@pytest.mark.parametrize(("to", "rows"), [("hf", 36), pytest.param("chat", 36, marks=pytest.mark.slow)])
 def test_the_cards_reading_lines_run_as_they_stand(world: Path, to: str, rows: int) -> None:
     exported(world, to, "out")
     (code,) = re.findall(r"```python\n(.*?)```", Path("out/README.md").read_text("utf-8"), re.DOTALL)
