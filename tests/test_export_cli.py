@@ -60,7 +60,10 @@ def test_flags_of_chat_reach_the_items(world: Path, capsys: pytest.CaptureFixtur
         (("--to", "chat", "--question", "{options}{options}"), ("--question", "at most once")),
         (("--to", "chat", "--question", "<image> Who?"), ("--question", "without <image>")),
         (("--to", "chat", "--resample", "skew.parquet"), ("skew.parquet", "inside the dataset")),
-        (("--to", "chat", "--resample", "skew/a.parquet"), ("skew/a.parquet", "missing")),
+        (
+            ("--to", "chat", "--resample", "skew/a-0123456789ab-0.parquet"),
+            ("skew/a-0123456789ab-0.parquet", "missing"),
+        ),
         (("--to", "chat", "--seed", "x"), ("seed",)),
     ],
 )
