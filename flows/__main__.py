@@ -223,6 +223,46 @@ def report(dataset: Dataset) -> None:
 
 
 @app.command()
+def export(
+    dataset: Dataset,
+    to: Annotated[str, typer.Option("--to", metavar="hf|chat|energon", help="The layout.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="URI", help="A folder, or a URI such as s3://bucket/name.")
+    ],
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="chat: a question with {options} in it; may be given again for more. Default: a few of our own.",
+        ),
+    ] = None,
+    caption_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="chat: share of items that ask for a sentence.")
+    ] = 0.25,
+    resample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SKEW", help="chat: resample by a skew sidecar of the dataset, skew/NAME.parquet."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="chat: seed of every draw.")] = 0,
+    epoch: Annotated[int, typer.Option(metavar="N", help="chat: the epoch to resample for.")] = 0,
+    tau1: Annotated[float, typer.Option(metavar="X", help="chat: larger drops less.")] = 1.0,
+    tau2: Annotated[float, typer.Option(metavar="X", help="chat: larger repeats less.")] = 1.0,
+) -> None:
+    """Write a dataset in another layout.
+
+    hf: Parquet with images for the Hugging Face hub. chat: questions and answers for LLaMA-Factory and TRL.
+    energon: shards for Megatron-Energon. Sets that verdicts reject are left out; no image is encoded again.
+    """
+    from . import commands
+    from .export.options import Chat
+
+    chat = Chat(seed, epoch, tuple(question or ()), caption_share, resample, tau1, tau2)
+    commands.export(dataset, to, out, chat, _out(), _err())
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from importlib.metadata import PackageNotFoundError

@@ -1,4 +1,4 @@
-"""The end of a run: the list of shards, the card, the report, and what fell short."""
+"""The end of a run: the list of shards, the card, Croissant, the report, and what fell short."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from generators.plan import PlannedSet
 from storage import finish_dataset, load_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
-from storage.metadata import shortfalls, yield_by_concept
+from storage.croissant import CROISSANT, croissant, write_croissant
+from storage.metadata import shortfalls, verdict_counts, yield_by_concept
 
 from . import cost
 from .preview import kept_sets
@@ -77,7 +78,7 @@ def close_dataset(
     workers: int,
     made: int,
 ) -> Outcome:
-    """Bring the dataset's list, card and report up to date; writes nothing if nothing is new.
+    """Bring the dataset's list, card, Croissant and report up to date; writes nothing if nothing is new.
 
     Args:
         dataset: the folder.
@@ -91,12 +92,10 @@ def close_dataset(
     before = load_dataset(dataset)
     manifest = finish_dataset(dataset)
     backend = open_backend(dataset)
-    if made or before.sha256 != manifest.sha256 or not (backend.exists(CARD) and backend.exists(REPORT)):
+    if made or before.sha256 != manifest.sha256 or not all(map(backend.exists, (CARD, CROISSANT, REPORT))):
         if images:
             cost.add_run(dataset, images, seconds, workers)
-        write_card(
-            dataset, dataset_card(manifest, yield_by_concept(dataset), shortfalls(dataset), card_facts(model))
-        )
+        describe_dataset(dataset, model)
         from .report import write_report
 
         write_report(dataset)
@@ -111,6 +110,20 @@ def close_dataset(
         root_sha256=manifest.root_sha256 or "",
         report=backend.where(REPORT),
     )
+
+
+def describe_dataset(dataset: str, model: Mapping[str, Any] | None = None) -> None:
+    """Write card and croissant.json from what is there now: shards, verdicts, weights.
+
+    Args:
+        dataset: the folder.
+        model: what the engine says about its weights; None for what the dataset has on record.
+    """
+    manifest = load_dataset(dataset)
+    facts = card_facts(manifest.header.get("model") or {} if model is None else model)
+    yields, short = yield_by_concept(dataset), shortfalls(dataset)
+    write_card(dataset, dataset_card(manifest, yields, short, facts, verdict_counts(dataset)))
+    write_croissant(dataset, croissant(dataset, facts))
 
 
 def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from .progress import Terminal
 from .settings import load_spec
 
 if TYPE_CHECKING:
+    from .export.options import Chat
     from .reconcile import Disagreement
 
 RUNNERS = ("threads", "none")
@@ -192,7 +193,34 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
         _say(console, f"{sets} a rejected candidate that would be kept now: {names}.")
         _say(console, "Rejected candidates have no images, so that needs a new generation.")
     if write:
+        from .closing import describe_dataset
+
         _say(console, write_verdicts(dataset, found))
+        describe_dataset(dataset)  # the card names the files in verdicts/
+
+
+def export(dataset: str, to: str, out: str, chat: Chat, console: Console, err: Console) -> None:
+    """Write a dataset in another layout, and say what is in it."""
+    from .export.options import request_facts
+    from .export.run import export as write
+    from .export.source import open_source
+    from .progress import counting
+
+    request_facts(to, chat)  # flags that cannot be used are told before anything is read
+    with err.status("reading the records"):
+        source = open_source(dataset)
+    if source.manifest.missing:
+        text = (
+            f"{len(source.manifest.missing)} planned shards are not listed; the finished ones are exported."
+        )
+        _say(err, f"Warning: {text}")
+    with counting(err, "exporting", source.total) as advance:
+        found = write(source, to, out, chat, advance)
+    kept = ", ".join(f"{count} {split}" for split, count in source.images.items())
+    _say(console, f"images    {kept}")
+    if source.left_out:
+        _say(console, f"left out  {source.left_out} kept sets that verdicts reject")
+    _say(console, f"export    {out}{' is there already' if found.already else ''}")
 
 
 def _limit(value: object) -> str:

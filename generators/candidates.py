@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from storage.images import decoded, encode_png
+from storage.provenance import Provenance, version
 from storage.records import Sample, sample_key
 
 from .engine import Engine, SetRequest
@@ -175,6 +177,7 @@ class Factory:
         return {
             "plan": [asdict(one) for one in planned],
             "candidates": {one.concept: self.spec.tries(one.concept) for one in planned},
+            "model": model_name(str(self.engine.describe()["id"])),
             "weights": self.engine.describe()["sha256"],
             "scorers": self.scorers.describe(),
             "sampler": asdict(self.spec.sampler),
@@ -220,8 +223,18 @@ class Factory:
             scores=scores,
             width=image.width,
             height=image.height,
-            image=encode_png(image) if verdict.keep else None,
+            image=encode_png(image, self._provenance(member.prompt, request.seed)) if verdict.keep else None,
         )
+
+    def _provenance(self, prompt: str, seed: int) -> Provenance:
+        weights = self.engine.describe()
+        return Provenance(model_name(str(weights["id"])), str(weights["sha256"]), prompt, seed)
+
+
+def model_name(model: str) -> str:
+    """Return a model's id, of a folder its name: pictures tell nothing of the machine they were made on."""
+    local = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
+    return re.split(r"[/\\]", model.rstrip("/\\"))[-1] if local else model
 
 
 def limit_threads(count: int = 1) -> None:
@@ -241,5 +254,6 @@ def environment() -> dict[str, Any]:
         "instruction_set": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
+        "counterpoise": version(),
         **{name: importlib.metadata.version(name) for name in _LIBRARIES},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from typing import Any
 
 import duckdb
@@ -14,8 +15,10 @@ from .plan import read_table
 from .quarantine import quarantining
 from .reading import MAX_PARQUET, check_bytes, read_checked
 from .records import SCORES, schema
+from .verdicts import ACCEPT, REJECT, VERDICTS, rejected_sets
 
 Row = dict[str, Any]
+_MAX_VERDICTS = 2**31
 _NUMBERS = [name for name, kind in SCORES.items() if str(kind) == "double"]
 _TRIED = """
     SELECT concept, set_id, candidate, bool_and(kept) AS kept, any_value(reason) AS reason, count(*) AS images
@@ -86,6 +89,23 @@ def shortfalls(dataset: Where) -> list[Row]:
     rows = yield_by_concept(dataset)
     short = [{name: row[name] for name in ("concept", "planned", "sets")} for row in rows]
     return [{**row, "missing": row["planned"] - row["sets"]} for row in short if row["sets"] < row["planned"]]
+
+
+def verdict_counts(dataset: Where) -> list[Row]:
+    """One row per file in `verdicts/`, by name: reviewer, accepted, rejected (sets).
+
+    Raises:
+        CounterpoiseError: a file is no table of verdicts.
+    """
+    rejected_sets(dataset)  # refuses a file that is no table of verdicts
+    backend, found = open_backend(dataset), []
+    for name in backend.names(VERDICTS):
+        if name.endswith(".parquet"):
+            path = f"{VERDICTS}/{name}"
+            counts = Counter(read_table(backend.read(path, _MAX_VERDICTS), path)["verdict"].to_pylist())
+            one = {"reviewer": name.removesuffix(".parquet"), "accepted": counts[ACCEPT]}
+            found.append({**one, "rejected": counts[REJECT]})
+    return found
 
 
 def yield_by_cell(dataset: Where, by_concept: bool = False) -> list[Row]:

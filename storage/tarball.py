@@ -38,13 +38,27 @@ def tar_blocks(members: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
     """
     total = 0
     for name, data in members:
-        limit = SIZE_LIMITS[name.rpartition(".")[2]]
-        if len(data) > limit:
-            raise CounterpoiseError(f"{name} has {len(data)} bytes: at most {limit} can be stored.")
-        piece = b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
+        piece = member_block(name, data)
         total += len(piece)
         yield piece
-    yield bytes(_end(total))
+    yield tar_end(total)
+
+
+def member_block(name: str, data: bytes) -> bytes:
+    """Header, content and padding of one member.
+
+    Raises:
+        CounterpoiseError: it is larger than readers allow.
+    """
+    limit = SIZE_LIMITS[name.rpartition(".")[2]]
+    if len(data) > limit:
+        raise CounterpoiseError(f"{name} has {len(data)} bytes: at most {limit} can be stored.")
+    return b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
+
+
+def tar_end(total: int) -> bytes:
+    """What closes a tar of so many bytes."""
+    return bytes(_end(total))
 
 
 def _end(total: int) -> int:

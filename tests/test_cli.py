@@ -20,7 +20,18 @@ from storage import CounterpoiseError, list_shards, load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_LOADER = opening.load_factory
-COMMANDS = ["demo", "plan", "generate", "verify", "reconcile", "show", "refilter", "report", "version"]
+COMMANDS = [
+    "demo",
+    "plan",
+    "generate",
+    "verify",
+    "reconcile",
+    "show",
+    "refilter",
+    "report",
+    "export",
+    "version",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -88,8 +88,11 @@ def test_verify_finds_damage_and_cleans(run: Run, s3: S3, whole: Path, tmp_path:
     client.put_object(Bucket=s3.bucket, Key=f"flows/damaged/{record.parquet.path}", Body=b"x")
     bad = run("verify", data)
     assert bad.status == 1 and record.parquet.name in bad.out
-    one_line(run("report", data), record.parquet.name)
-    one_line(run("generate", spec_file(tmp_path), "--out", data, "--runner", "none"), record.parquet.name)
+    one_line(run("report", data), record.parquet.name, f"was moved to {data}/quarantine/")
+    again = run("generate", spec_file(tmp_path), "--out", data, "--runner", "none")
+    assert (again.status, again.err.count("is made again")) == (0, 1)
+    found = lasting(s3.files("flows/damaged"))
+    assert found.pop(f"quarantine/{record.parquet.name}") == b"x" and found == lasting(local_files(whole))
 
 
 def test_bad_places_are_one_line(run: Run, tmp_path: Path) -> None:

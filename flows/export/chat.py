@@ -1,0 +1,168 @@
+"""`--to chat`: images in folders, and JSONL of questions and answers as LLaMA-Factory and TRL read it.
+
+LLaMA-Factory takes `<split>.jsonl` through dataset_info.json: messages of text with `<image>` in the user's, and
+image paths beside them. TRL takes what `datasets.load_dataset` makes of the folder: `images` (decoded) and messages
+whose content is a list with an image's place in the user's turn; `<split>/metadata.jsonl` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from debias.sampling import copies
+from storage import CounterpoiseError, Sample
+from storage.canonical import canonical_text
+from storage.card import Layout, dataset_name
+from storage.metadata import table
+from storage.sidecar import read_sidecar
+
+from .options import Chat
+from .questions import Item, open_questions
+from .source import Advance, Source, all_images, image_name
+from .target import write_file
+
+INFO = "dataset_info.json"
+_READING = """\
+Images, questions and answers, as TRL's `SFTTrainer` takes them (from inside this folder; elsewhere, give its path):
+
+```python
+import os
+import datasets
+rows = datasets.load_dataset(os.getcwd())
+```
+
+With LLaMA-Factory: `dataset_dir` is this folder, `dataset` is `{name}_train`.
+"""
+
+
+def write_chat(source: Source, folder: Path, chat: Chat, advance: Advance) -> Layout:
+    """Write images and items of every split.
+
+    Raises:
+        CounterpoiseError: the sidecar lacks images, or an answer would name an attribute.
+    """
+    questions = open_questions(source.dataset, source.manifest, chat)
+    skew = None if chat.resample is None else _skew(source, chat.resample)
+    counts: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        files = {split: _Split(stack, folder, split) for split in source.images}
+        for sample, image in all_images(source, advance):
+            times = 1 if skew is None else _times(skew, sample.key, chat)
+            if times:
+                name = f"{sample.set_id}/{image_name(sample, image)}"
+                write_file(folder, f"{sample.split}/{name}", image)
+            for copy in range(times):
+                files[sample.split].add(sample, name, questions.item(sample, copy))
+            counts[sample.split] += times
+    return _finish(source, folder, chat, counts)
+
+
+class _Split:
+    """The two files of items of one split."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: Path, split: str) -> None:
+        self._split = split
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        names = (f"{split}.jsonl", f"{split}/metadata.jsonl")
+        self._text, self._parts = (_open(stack, folder / name) for name in names)
+
+    def add(self, sample: Sample, name: str, item: Item) -> None:
+        """Write one item to both; `name` is of the image in the split's folder."""
+        key, image = {"key": sample.key}, f"{self._split}/{name}"
+        spoken = _messages(f"<image>{item.question}", item.answer)
+        self._text.write(_line({**key, "images": [image], "messages": spoken}))
+        asked = [{"type": "image"}, {"type": "text", "text": item.question}]
+        shown = _messages(asked, [{"type": "text", "text": item.answer}])
+        self._parts.write(_line({**key, "images_file_names": [name], "messages": shown}))
+
+
+def _messages(question: Any, answer: Any) -> list[dict[str, Any]]:
+    return [{"content": question, "role": "user"}, {"content": answer, "role": "assistant"}]
+
+
+def _open(stack: contextlib.ExitStack, path: Path) -> IO[bytes]:
+    return stack.enter_context(path.open("wb"))
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return canonical_text(facts).encode("utf-8") + b"\n"
+
+
+def _skew(source: Source, name: str) -> dict[str, float]:
+    """Skew by key, of every image that is exported.
+
+    Raises:
+        CounterpoiseError: the sidecar lacks some; says how many.
+    """
+    sidecar = read_sidecar(source.dataset, name).table
+    skew = dict(zip(sidecar["key"].to_pylist(), sidecar["skew"].to_pylist(), strict=True))
+    kept = table(source.dataset, check=False).filter("kept").project("key, set_id").fetchall()
+    missing = sorted(key for key, set_id in kept if key not in skew and set_id not in source.rejected)
+    if missing:
+        raise CounterpoiseError(
+            f"--resample: {name} has no skew of {len(missing)} of {source.total} images, {missing[0]!r} among them; "
+            "write the sidecar for all of them"
+        )
+    return skew
+
+
+def _times(skew: Mapping[str, float], key: str, chat: Chat) -> int:
+    return copies(skew[key], key, chat.seed, chat.epoch, tau1=chat.tau1, tau2=chat.tau2)
+
+
+def _finish(source: Source, folder: Path, chat: Chat, counts: Counter[str]) -> Layout:
+    """Remove splits that resampling emptied, describe the others."""
+    for split in source.images:
+        if not counts[split]:
+            (folder / f"{split}.jsonl").unlink()
+            (folder / split / "metadata.jsonl").unlink()
+            (folder / split).rmdir()
+    splits = [split for split in source.images if counts[split]]
+    if not splits:
+        raise CounterpoiseError(f"--resample: {chat.resample} drops every image; give a larger --tau1")
+    name = re.sub(r"[^a-z0-9]+", "_", dataset_name(source.manifest).lower()).strip("_") or "dataset"
+    entries = {f"{name}_{split}": _entry(split) for split in splits}
+    write_file(folder, INFO, _document(entries))
+    return Layout(
+        configs=[{"config_name": "default", "data_files": [_files(split) for split in splits]}],
+        reading=_READING.format(name=name),
+        tags=("llama-factory", "trl", "conversational"),
+        tasks=("visual-question-answering", "image-text-to-text"),
+        images=counts.total(),
+        note=_note(chat, counts),
+    )
+
+
+def _entry(split: str) -> dict[str, Any]:
+    """A split as LLaMA-Factory's dataset_info.json describes it."""
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    columns = {"messages": "messages", "images": "images"}
+    return {"file_name": f"{split}.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags}
+
+
+def _files(split: str) -> dict[str, str]:
+    return {"split": split, "path": f"{split}/**"}
+
+
+def _document(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _note(chat: Chat, counts: Counter[str]) -> str:
+    told = (
+        f"This is an export for chat fine-tuning: {counts.total()} questions with their answers, of which a share of "
+        f"{chat.caption_share:g} asks for a sentence and the others for one of the concepts of the same group, in an "
+        f"order drawn for each image (seed {chat.seed}). No answer names a value of an axis."
+    )
+    if chat.resample is None:
+        return told
+    return (
+        f"{told} Images were resampled by the instance skew in `{chat.resample}` for epoch {chat.epoch} "
+        f"(tau1 {chat.tau1:g}, tau2 {chat.tau2:g}): some are asked about several times, some not at all."
+    )

@@ -1,0 +1,102 @@
+"""An export to anywhere that fsspec reaches: made in a local folder, then copied, its manifest last."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from storage import CounterpoiseError, ShardDamaged
+from storage.backend import fault_point
+from storage.canonical import plain, seal
+
+from .target import BEGUN, FORMAT, MANIFEST, is_local, local_target, read_manifest, same_export
+
+_CURE = "Give another --out, or remove what is there."
+
+
+def open_target(out: str, request: Mapping[str, Any]) -> contextlib.AbstractContextManager[Path | None]:
+    """A local folder to write an export into, which is at `out` when the block ends without an error.
+
+    See `local_target`; a URI of another kind than file:// is copied to.
+
+    Raises:
+        CounterpoiseError: it cannot be written to, or holds something else.
+    """
+    return local_target(out, request) if is_local(out) else _remote_target(out, request)
+
+
+@contextlib.contextmanager
+def _remote_target(out: str, request: Mapping[str, Any]) -> Iterator[Path | None]:
+    place, root = _reach(out)
+    try:
+        if _is_there(place, root, out, request):
+            yield None
+            return
+    except OSError as error:
+        raise CounterpoiseError(f"--out: {out} cannot be read ({error}).") from error
+    with tempfile.TemporaryDirectory(prefix="counterpoise-export-") as folder:
+        made = Path(folder) / "export"
+        with local_target(str(made), request) as passing:
+            yield passing
+        try:
+            _copy(place, root, made, request)
+        except OSError as error:
+            raise CounterpoiseError(
+                f"--out: {out} cannot be written ({error}): see to it and run the same again."
+            ) from error
+
+
+def _reach(out: str) -> tuple[Any, str]:
+    try:
+        place, root = fsspec.core.url_to_fs(out)
+    except (ValueError, ImportError) as error:
+        raise CounterpoiseError(f"--out: given {out!r}, which cannot be reached ({error}).") from error
+    return place, str(root).rstrip("/")
+
+
+def _is_there(place: Any, root: str, out: str, request: Mapping[str, Any]) -> bool:
+    """True if this very export is there; False if nothing is, or what an interrupted one left."""
+    names = {str(name).removeprefix(root).lstrip("/"): facts for name, facts in _found(place, root).items()}
+    if MANIFEST in names:
+        body = read_manifest(place.cat_file(f"{root}/{MANIFEST}"), f"{out}/{MANIFEST}")
+        same_export(body, request, f"{out}/{MANIFEST}")
+        for file in body["files"]:
+            if names.get(file["name"], {}).get("size") != file["bytes"]:
+                raise ShardDamaged(
+                    f"{out}/{file['name']} is missing or damaged: remove {out} and export again."
+                )
+        return True
+    if BEGUN in names:
+        body = read_manifest(place.cat_file(f"{root}/{BEGUN}"), f"{out}/{BEGUN}")
+        same_export(body, request, f"{out}/{BEGUN}")
+    elif names:
+        raise CounterpoiseError(
+            f"--out: {out} is not empty, and no export of this program: nothing was touched. {_CURE}"
+        )
+    return False
+
+
+def _found(place: Any, root: str) -> dict[str, Any]:
+    found: dict[str, Any] = place.find(root, detail=True) if place.exists(root) else {}
+    return found
+
+
+def _copy(place: Any, root: str, made: Path, request: Mapping[str, Any]) -> None:
+    """Lay claim to the place, copy every file, and the manifest last: without it there is no export."""
+    place.makedirs(root, exist_ok=True)
+    place.pipe_file(f"{root}/{BEGUN}", seal({"format": FORMAT, "request": plain(request), "files": []}))
+    fault_point("export.begun")
+    for path in sorted(path for path in made.rglob("*") if path.is_file()):
+        name = path.relative_to(made).as_posix()
+        if name != MANIFEST:
+            target = f"{root}/{name}"
+            place.makedirs(target.rpartition("/")[0], exist_ok=True)
+            place.put_file(str(path), target)
+            fault_point("export.copied")
+    place.put_file(str(made / MANIFEST), f"{root}/{MANIFEST}")
+    place.rm_file(f"{root}/{BEGUN}")

@@ -1,0 +1,98 @@
+"""What an export reads: kept images by the manifests alone, without the sets that verdicts reject."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from storage import CounterpoiseError, DatasetManifest, Sample, ShardRecord, list_shards, load_dataset
+from storage.canonical import recipe_hash
+from storage.images import image_suffix
+from storage.manifest import root_hash
+from storage.metadata import table
+from storage.reading import read_samples
+from storage.verdicts import rejected_sets
+
+SPLITS = ("train", "validation", "test")
+Advance = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset as it is exported.
+
+    Attributes:
+        dataset: the folder.
+        manifest: of the dataset.
+        shards: the finished ones.
+        rejected: set to why a verdict rejects it.
+        left_out: kept sets that are rejected.
+        images: split to number of images, splits without images left out, in the order of `SPLITS`.
+    """
+
+    dataset: str
+    manifest: DatasetManifest
+    shards: tuple[ShardRecord, ...]
+    rejected: Mapping[str, str]
+    left_out: int
+    images: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Images of all splits."""
+        return sum(self.images.values())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What decides an export's bytes on the dataset's side."""
+        return {
+            "dataset_id": self.manifest.dataset_id,
+            "root_sha256": root_hash(self.shards),
+            "rejected_sha256": recipe_hash(list(self.rejected)),
+        }
+
+
+def open_source(dataset: str) -> Source:
+    """Find what there is to export.
+
+    Raises:
+        CounterpoiseError: nothing is left.
+        ShardDamaged: a manifest or a record is damaged.
+    """
+    manifest, shards, rejected = load_dataset(dataset), list_shards(dataset), rejected_sets(dataset)
+    kept = table(dataset).filter("kept").aggregate("set_id, split, count(*) AS images", "set_id, split")
+    counts: Counter[str] = Counter()
+    left_out = 0
+    for set_id, split, images in kept.fetchall():
+        if set_id in rejected:
+            left_out += 1
+        else:
+            counts[split] += images
+    if not counts:
+        told = f", and verdicts reject all {left_out} kept sets" if left_out else ""
+        raise CounterpoiseError(
+            f"{dataset}: no kept image to export in {len(shards)} finished shards{told}. Generate first."
+        )
+    order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
+    images = {split: counts[split] for split in order if counts[split]}
+    return Source(dataset, manifest, tuple(shards), rejected, left_out, images)
+
+
+def shard_images(source: Source, shard: ShardRecord, advance: Advance) -> Iterator[tuple[Sample, bytes]]:
+    """Accepted kept samples of a shard with their images, in the order of storage; every byte was checked."""
+    for sample in read_samples(source.dataset, shard.index):
+        if sample.image is not None and sample.set_id not in source.rejected:
+            yield sample, sample.image
+            advance()
+
+
+def all_images(source: Source, advance: Advance) -> Iterator[tuple[Sample, bytes]]:
+    """`shard_images` of every shard, in order."""
+    for shard in source.shards:
+        yield from shard_images(source, shard, advance)
+
+
+def image_name(sample: Sample, image: bytes) -> str:
+    """`<key>.png`, or .jpg or .webp."""
+    return f"{sample.key}.{image_suffix(image)}"
