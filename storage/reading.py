@@ -25,7 +25,7 @@ def check_present(backend: LocalBackend, record: ShardRecord) -> None:
     """Are a shard's files there, at their full length?"""
     for file in record.files:
         with backend.open(file.path) as opened:
-            _check_length(opened, file.bytes, backend.where(file.path))
+            check_length(opened, file.bytes, backend.where(file.path))
 
 
 def read_samples(dataset: Where, index: int) -> Iterator[Sample]:
@@ -68,7 +68,8 @@ def read_checked(backend: LocalBackend, file: FileRecord, limit: int) -> bytes:
     return content
 
 
-def _check_length(file: BufferedReader, size: int, where: str) -> None:
+def check_length(file: BufferedReader, size: int, where: str) -> None:
+    """Has an open file as many bytes as its manifest says?"""
     found = os.fstat(file.fileno()).st_size
     if found != size:
         raise ShardDamaged(f"{where} is damaged: {found} bytes, its manifest says {size}; {AGAIN}.")
@@ -76,7 +77,7 @@ def _check_length(file: BufferedReader, size: int, where: str) -> None:
 
 def check_bytes(file: BufferedReader, size: int, digest: str, where: str) -> None:
     """Length and hash of an open file, which is then at its start again."""
-    _check_length(file, size, where)
+    check_length(file, size, where)
     if hashlib.file_digest(file, "sha256").hexdigest() != digest:
         raise ShardDamaged(f"{where} is damaged: its sha256 is not the one in its manifest; {AGAIN}.")
     file.seek(0)

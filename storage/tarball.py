@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from typing import BinaryIO
 
 from .errors import CounterpoiseError, ShardDamaged
@@ -16,7 +17,10 @@ BLOCK = 512
 RECORD = 20 * BLOCK
 _MEMBER = re.compile(rb"([a-z0-9_]{1,90}-[0-9]{2})\.(json|png|jpg|webp)")
 _SIZE = re.compile(rb"[0-7]{11}")
+_MODE = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"\0" + b"%011o\0" % 0
 _REST = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
+_SUM = sum(_MODE + _TIME + b" " * 8 + _REST)
 SIZE_LIMITS = {"json": 2**20, "png": 2**26, "jpg": 2**26, "webp": 2**26}
 
 
@@ -25,9 +29,9 @@ def header(name: str, size: int) -> bytes:
 
     Written out here, since the standard library's differ in unused fields from one version to the next.
     """
-    numbers = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"%011o\0" % 0
-    blank = name.encode("ascii").ljust(100, b"\0") + numbers + b" " * 8 + _REST
-    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+    text, digits = name.encode("ascii"), b"%011o" % size
+    checksum = b"%06o\0 " % (_SUM + sum(text) + sum(digits))
+    return b"".join((text.ljust(100, b"\0"), _MODE, digits, _TIME, checksum, _REST))
 
 
 def tar_blocks(members: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
@@ -60,16 +64,56 @@ def tar_members(file: BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
     """
     total = 0
     while (head := file.read(BLOCK)) != bytes(BLOCK):
-        name, size = _parse(head, where)
-        padded = size + -size % BLOCK
-        data = file.read(padded)
-        if len(data) != padded or any(data[size:]):
-            raise ShardDamaged(f"{where} is damaged: member {name} is cut short.")
-        total += BLOCK + padded
-        yield name, data[:size]
+        name, data = _member(file, head, where)
+        total += BLOCK + len(data) + -len(data) % BLOCK
+        yield name, data
     rest = _end(total) - BLOCK
     if file.read(rest + 1) != bytes(rest):
         raise ShardDamaged(f"{where} is damaged: its end is cut short or followed by something else.")
+
+
+def stretch_members(stretch: bytes, where: str) -> list[tuple[str, bytes]]:
+    """Members of a stretch of a tar in this module's form, from one header to another.
+
+    Raises:
+        ShardDamaged: it holds anything else.
+    """
+    file, members = BytesIO(stretch), []
+    while head := file.read(BLOCK):
+        members.append(_member(file, head, where))
+    return members
+
+
+def _member(file: BinaryIO, head: bytes, where: str) -> tuple[str, bytes]:
+    """The member after a header."""
+    name, size = _parse(head, where)
+    data = file.read(size + -size % BLOCK)
+    if len(data) != size + -size % BLOCK or any(data[size:]):
+        raise ShardDamaged(f"{where} is damaged: member {name} is cut short.")
+    return name, data[:size]
+
+
+def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterator[tuple[bool, int, int]]:
+    """Where the members of a tar are, by their sizes alone: (is a record, offset of its content, size).
+
+    What is found has still to be read by `stretch_members`, which checks it.
+
+    Raises:
+        ShardDamaged: the sizes do not add up to so many members and the tar's length (bytes).
+    """
+    place = 0
+    for _ in range(count):
+        file.seek(place)
+        head = file.read(BLOCK)
+        if not _SIZE.fullmatch(head, 124, 135) or place + BLOCK > length:
+            raise ShardDamaged(f"{where} is damaged: no member begins at byte {place}.")
+        size = int(head[124:135], 8)
+        yield b".json\0" in head[:100], place + BLOCK, size
+        place += BLOCK + size + -size % BLOCK
+    file.seek(place)
+    end = file.read(_end(place) + 1)
+    if place + len(end) != length or end != bytes(_end(place)):
+        raise ShardDamaged(f"{where} is damaged: it ends elsewhere than its {count} members.")
 
 
 def _parse(head: bytes, where: str) -> tuple[str, int]:
