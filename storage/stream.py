@@ -86,6 +86,7 @@ class Stream(Iterator[Item]):
     Attributes:
         unit_count: units that this rank is handed in the epoch.
         batch_count: batches of this rank in the epoch, over all its workers.
+        done: batches of this rank before the next one of this worker.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Stream(Iterator[Item]):
         self._selection, self._dealing = selection, dealing
         self._rank, self._worker, self._workers = rank, worker, workers
         self._epoch = epoch or 0
-        self._done = 0 if state is None else self._resumed(state, epoch)
+        self.done = 0 if state is None else self._resumed(state, epoch)
         self._order = Order(
             selection, dealing.seed, self._epoch,
             sets=dealing.keep_sets, shuffle=dealing.shuffle, window=dealing.window,
@@ -124,7 +125,7 @@ class Stream(Iterator[Item]):
         self._check_place()
         self._made = self._numbered_batches()
         self._waiting: deque[Item] = deque()
-        self._current = self._done
+        self._current = self.done
 
     def __next__(self) -> Item:
         """The next item; its batch is read as a whole."""
@@ -133,13 +134,13 @@ class Stream(Iterator[Item]):
             self._waiting.extend(batch)
         item = self._waiting.popleft()
         if not self._waiting:
-            self._done = self._current + 1
+            self.done = self._current + 1
         return item
 
     def batches(self) -> Iterator[Batch]:
         """The items of this worker, a batch at a time."""
         for number, batch in self._made:
-            self._done = number + 1
+            self.done = number + 1
             yield batch
 
     def state(self) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class Stream(Iterator[Item]):
         All ranks have the same, and it may be resumed with another number of workers. With several workers it counts
         the batches before this one's next, so that the whole is where the one that is furthest behind stands.
         """
-        return make_state(self._selection, self._dealing, self._epoch, self._done)
+        return make_state(self._selection, self._dealing, self._epoch, self.done)
 
     def close(self) -> None:
         """Close the files that are open."""
@@ -171,7 +172,7 @@ class Stream(Iterator[Item]):
                 f"{self._selection.dataset}: {units} units do not go round {ranks} ranks: hand out images instead of "
                 "sets (keep_sets=False), fill up (drop_uneven=False), or take fewer ranks."
             )
-        check_count("batches of the state", self._done, 0, self.batch_count + 1)
+        check_count("batches of the state", self.done, 0, self.batch_count + 1)
 
     def _numbered_batches(self) -> Generator[tuple[int, Batch], None, None]:
         """Batches with their numbers; one may reach over several windows."""
@@ -181,7 +182,7 @@ class Stream(Iterator[Item]):
 
     def _numbered_items(self) -> Iterator[tuple[int, Item]]:
         ranks, size = self._dealing.world_size, self._dealing.batch_size
-        for units in self._order.windows(self._done * size * ranks, self.unit_count * ranks):
+        for units in self._order.windows(self.done * size * ranks, self.unit_count * ranks):
             batch = units.position // ranks // size
             mine = (units.position % ranks == self._rank) & (batch % self._workers == self._worker)
             if mine.any():
