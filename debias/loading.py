@@ -82,16 +82,7 @@ class Batches(IterableDataset[Batch]):
         return {**self.__dict__, "_ranks": self._rank_and_size()}
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of this process: all of the rank's, or a worker's share.
-
-        Raises:
-            CounterpoiseError: another sidecar was given to workers that persist.
-        """
-        if self._sidecars != int(self._shared[2]):
-            raise CounterpoiseError(
-                "persistent_workers=True keeps the skew sidecar of before: use persistent_workers=False where "
-                "epochs have sidecars of their own."
-            )
+        """The batches of this process: all of the rank's, or a worker's share."""
         self._now, self._left = self._left or self._start(), None
         info = get_worker_info()
         if info is None:
@@ -166,6 +157,11 @@ class Batches(IterableDataset[Batch]):
 
     def _counting(self, stream: Stream) -> Iterator[Batch]:
         """A stream's batches; the place is noted before each is handed out."""
+        if self._sidecars != int(self._shared[2]):
+            raise CounterpoiseError(
+                "persistent_workers=True keeps the skew sidecar of before: use persistent_workers=False where "
+                "epochs have sidecars of their own."
+            )
         for batch in stream.batches():
             self._now = replace(self._now, batches=stream.done)
             yield batch

@@ -28,7 +28,7 @@ from .shardfile import AGAIN, FileRecord
 from .tarball import BLOCK, find_members, stretch_members
 
 Identity = tuple[object, ...]
-#: Images whose places a process remembers, at 21 bytes each.
+#: Images whose places a process remembers, at 25 bytes each.
 MAX_REMEMBERED = 2**20
 _sound: set[Identity] = set()
 _remembered: OrderedDict[Identity, Places] = OrderedDict()
@@ -78,7 +78,7 @@ class Places:
         Raises:
             ShardDamaged: the headers do not add up to so many images, each with a record, and the file's length.
         """
-        self.begin, self.image, self.size = array("q"), array("q"), array("i")
+        self.begin, self.image, self.size = array("q"), array("q"), array("q")
         self.sound = bytearray(pairs)
         members = find_members(file, 2 * pairs, os.fstat(file.fileno()).st_size, where)
         end = 0

@@ -93,9 +93,9 @@ def write_sidecar(
     try:
         arrays = [
             pa.array(keys, pa.string()),
-            *(pa.array(v, SCHEMA.field(n).type) for n, v in columns.items()),
+            *(pa.array(np.asarray(v), SCHEMA.field(n).type) for n, v in columns.items()),
         ]
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except pa.ArrowException as error:
         raise CounterpoiseError(f"{name}: keys have to be text and values numbers ({error}).") from error
     table = pa.table(arrays, schema=pa.schema(fields)).sort_by("key")
     backend = open_backend(dataset)

@@ -11,7 +11,6 @@ sha256 is right; see `storage.pictures`.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
@@ -176,14 +175,20 @@ class Stream(Iterator[Item]):
 
     def _numbered_batches(self) -> Generator[tuple[int, Batch], None, None]:
         """Batches with their numbers; one may reach over several windows."""
-        found = itertools.groupby(self._numbered_items(), key=lambda pair: pair[0])
-        for number, pairs in found:
-            yield number, [item for _, item in pairs]
+        number = self.done + (self._worker - self.done) % self._workers
+        batch: Batch = []
+        for item, ends in self._items():
+            batch.append(item)
+            if ends:
+                yield number, batch
+                number, batch = number + self._workers, []
 
-    def _numbered_items(self) -> Iterator[tuple[int, Item]]:
+    def _items(self) -> Iterator[tuple[Item, bool]]:
+        """This worker's items, each with whether its batch ends with it."""
         ranks, size = self._dealing.world_size, self._dealing.batch_size
         for units in self._order.windows(self.done * size * ranks, self.unit_count * ranks):
-            batch = units.position // ranks // size
-            mine = (units.position % ranks == self._rank) & (batch % self._workers == self._worker)
+            place = units.position // ranks
+            mine = (units.position % ranks == self._rank) & (place // size % self._workers == self._worker)
+            last = (place % size == size - 1) | (place == self.unit_count - 1)
             if mine.any():
-                yield from items(self._selection, units.where(mine), self._members, batch[mine])
+                yield from items(self._selection, units.where(mine), self._members, last[mine])

@@ -105,9 +105,9 @@ def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterato
     for _ in range(count):
         file.seek(place)
         head = file.read(BLOCK)
-        if not _SIZE.fullmatch(head, 124, 135) or place + BLOCK > length:
+        size = int(head[124:135], 8) if _SIZE.fullmatch(head, 124, 135) else length
+        if place + BLOCK + size > length:
             raise ShardDamaged(f"{where} is damaged: no member begins at byte {place}.")
-        size = int(head[124:135], 8)
         yield b".json\0" in head[:100], place + BLOCK, size
         place += BLOCK + size + -size % BLOCK
     file.seek(place)

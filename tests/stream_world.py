@@ -1,4 +1,4 @@
-"""Datasets of any size for the tests of streaming: sets of six members, splits dealt to the sets, some candidates rejected."""
+"""Datasets of any size for the tests of streaming: sets of six members in two splits, some candidates rejected."""
 
 from __future__ import annotations
 

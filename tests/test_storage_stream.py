@@ -162,7 +162,7 @@ def test_what_is_dropped_changes_from_epoch_to_epoch(dataset: Path) -> None:
     assert {len(each) for each in lost} == {2 * CELLS} and len({frozenset(each) for each in lost}) > 1
 
 
-@hypothesis_settings(max_examples=30)
+@hypothesis_settings(max_examples=15)
 @given(
     workers=st.integers(1, 5), size=st.integers(1, 9), ranks=st.integers(1, 3), keep=st.booleans(),
     shuffle=st.booleans(), window=st.integers(1, 9), done=st.integers(0, 12),
@@ -351,7 +351,7 @@ def test_datasets_without_anything_to_hand_out_say_why(tmp_path: Path) -> None:
         stream(tmp_path)
     publish(tmp_path, 0, samples(plan, 0))
     assert len(keys(tmp_path)) == 2 * CELLS, "a dataset may be read before it is finished"
-    with pytest.raises(CounterpoiseError, match="holds no dataset.json"):
+    with pytest.raises(CounterpoiseError, match=r"holds no dataset\.json"):
         stream(tmp_path / "nowhere")
 
 
