@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from .backend import LocalBackend
 from .canonical import sha256
 from .errors import ShardDamaged
+from .images import image_suffix
 from .plan import read_table
 from .reading import MAX_PARQUET, check_length
 from .records import row_json, schema
 from .shardfile import AGAIN, FileRecord
-from .tarball import BLOCK, find_members, stretch_members
+from .tarball import BLOCK, find_members, header, member_block
 
 Identity = tuple[object, ...]
 #: Images whose places a process remembers, at 25 bytes each.
@@ -68,28 +69,25 @@ class Places:
 
     Attributes:
         begin: first byte of every image's pair of members, and the end of the last.
-        image, size: first byte of its content, and bytes of it.
-        sound: 1 where the pair was compared with its row.
+        first, second: bytes of the content of the pair's members.
+        sound: 1 or 2 where the pair was compared with its row, and the image is its first or second member.
     """
 
     def __init__(self, file: BufferedReader, pairs: int, where: str) -> None:
         """Find the images by the headers of the tar.
 
         Raises:
-            ShardDamaged: the headers do not add up to so many images, each with a record, and the file's length.
+            ShardDamaged: the headers do not add up to so many pairs and the file's length.
         """
-        self.begin, self.image, self.size = array("q"), array("q"), array("q")
+        self.begin, self.first, self.second = array("q"), array("q"), array("q")
         self.sound = bytearray(pairs)
-        members = find_members(file, 2 * pairs, os.fstat(file.fileno()).st_size, where)
-        end = 0
-        for first, second in zip(members, members, strict=True):
-            if first[0] == second[0]:
-                raise ShardDamaged(f"{where} is damaged: an image or its record is missing after byte {end}.")
-            self.begin.append(first[1] - BLOCK)
-            _, image, size = second if first[0] else first
-            self.image.append(image)
-            self.size.append(size)
-            end = second[1] + second[2] + -second[2] % BLOCK
+        end = os.fstat(file.fileno()).st_size
+        members = find_members(file, 2 * pairs, end, where)
+        for (begin, first), (other, second) in zip(members, members, strict=True):
+            self.begin.append(begin)
+            self.first.append(first)
+            self.second.append(second)
+            end = other + BLOCK + second + -second % BLOCK
         self.begin.append(end)
 
 
@@ -128,34 +126,33 @@ class Pictures:
             ShardDamaged: one of the bytes is not what the row says.
         """
         places = self._places
+        begin, first, second = places.begin[place], places.first[place], places.second[place]
+        behind = begin + 2 * BLOCK + first + -first % BLOCK
         if places.sound[place]:
-            return self._bytes(places.image[place], places.size[place])
-        begin, end = places.begin[place], places.begin[place + 1]
-        (first, record), (second, image) = self._pair(begin, end, row)
-        if first.endswith(".json"):
-            names = (first, second)
-        else:
-            names, record, image = (second, first), image, record
-        key = row["key"]
-        named = names[0] == f"{key}.json" and names[1].rpartition(".")[0] == key
-        if not named or record != row_json(row) or sha256(image) != row["sha256"]:
+            image_first = places.sound[place] == 1
+            return self._bytes(*((begin + BLOCK, first) if image_first else (behind, second)))
+        pair = self._bytes(begin, places.begin[place + 1] - begin)
+        record_first = b".json\0" in pair[:BLOCK]
+        at, size = (behind - begin, second) if record_first else (BLOCK, first)
+        image = pair[at : at + size]
+        if sha256(image) != row["sha256"] or pair[:at] + pair[at + size :] != _around(row, image):
             raise ShardDamaged(
-                f"{self._where}: the tar's members of {key!r} do not fit the Parquet's row; {AGAIN}."
+                f"{self._where}: the tar's members of {row['key']!r} do not fit the Parquet's row; {AGAIN}."
             )
-        places.sound[place] = 1
+        places.sound[place] = 2 if record_first else 1
         return image
-
-    def _pair(self, begin: int, end: int, row: Mapping[str, Any]) -> list[tuple[str, bytes]]:
-        members = stretch_members(self._bytes(begin, end - begin), self._where)
-        if len(members) != 2:
-            raise ShardDamaged(
-                f"{self._where} is damaged: {row['key']!r} is not one image and one record; {AGAIN}."
-            )
-        return members
 
     def _bytes(self, begin: int, size: int) -> bytes:
         self._file.seek(begin)
         return self._file.read(size)
+
+
+def _around(row: Mapping[str, Any], image: bytes) -> bytes:
+    """The stretch of a tar that holds an image and its record, without the image; it has one possible form."""
+    suffix = image_suffix(image)
+    record = member_block(f"{row['key']}.json", row_json(row))
+    head, padding = header(f"{row['key']}.{suffix}", len(image)), bytes(-len(image) % BLOCK)
+    return head + padding + record if suffix < "json" else record + head + padding
 
 
 def _places(file: BufferedReader, tar: FileRecord, pairs: int, where: str) -> Places:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from typing import BinaryIO
 
 from .errors import CounterpoiseError, ShardDamaged
@@ -45,10 +44,15 @@ def tar_blocks(members: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
         limit = SIZE_LIMITS[name.rpartition(".")[2]]
         if len(data) > limit:
             raise CounterpoiseError(f"{name} has {len(data)} bytes: at most {limit} can be stored.")
-        piece = b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
+        piece = member_block(name, data)
         total += len(piece)
         yield piece
     yield bytes(_end(total))
+
+
+def member_block(name: str, data: bytes) -> bytes:
+    """A member as it is in a tar: header, content, padding."""
+    return b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
 
 
 def _end(total: int) -> int:
@@ -64,39 +68,22 @@ def tar_members(file: BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
     """
     total = 0
     while (head := file.read(BLOCK)) != bytes(BLOCK):
-        name, data = _member(file, head, where)
-        total += BLOCK + len(data) + -len(data) % BLOCK
-        yield name, data
+        name, size = _parse(head, where)
+        padded = size + -size % BLOCK
+        data = file.read(padded)
+        if len(data) != padded or any(data[size:]):
+            raise ShardDamaged(f"{where} is damaged: member {name} is cut short.")
+        total += BLOCK + padded
+        yield name, data[:size]
     rest = _end(total) - BLOCK
     if file.read(rest + 1) != bytes(rest):
         raise ShardDamaged(f"{where} is damaged: its end is cut short or followed by something else.")
 
 
-def stretch_members(stretch: bytes, where: str) -> list[tuple[str, bytes]]:
-    """Members of a stretch of a tar in this module's form, from one header to another.
+def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterator[tuple[int, int]]:
+    """Where the members of a tar begin, by their sizes alone: (offset of the header, size of the content).
 
-    Raises:
-        ShardDamaged: it holds anything else.
-    """
-    file, members = BytesIO(stretch), []
-    while head := file.read(BLOCK):
-        members.append(_member(file, head, where))
-    return members
-
-
-def _member(file: BinaryIO, head: bytes, where: str) -> tuple[str, bytes]:
-    """The member after a header."""
-    name, size = _parse(head, where)
-    data = file.read(size + -size % BLOCK)
-    if len(data) != size + -size % BLOCK or any(data[size:]):
-        raise ShardDamaged(f"{where} is damaged: member {name} is cut short.")
-    return name, data[:size]
-
-
-def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterator[tuple[bool, int, int]]:
-    """Where the members of a tar are, by their sizes alone: (is a record, offset of its content, size).
-
-    What is found has still to be read by `stretch_members`, which checks it.
+    Whoever reads there has still to compare what they find with `member_block`.
 
     Raises:
         ShardDamaged: the sizes do not add up to so many members and the tar's length (bytes).
@@ -104,11 +91,11 @@ def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterato
     place = 0
     for _ in range(count):
         file.seek(place)
-        head = file.read(BLOCK)
-        size = int(head[124:135], 8) if _SIZE.fullmatch(head, 124, 135) else length
+        digits = file.read(BLOCK)[124:135]
+        size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else length
         if place + BLOCK + size > length:
             raise ShardDamaged(f"{where} is damaged: no member begins at byte {place}.")
-        yield b".json\0" in head[:100], place + BLOCK, size
+        yield place, size
         place += BLOCK + size + -size % BLOCK
     file.seek(place)
     end = file.read(_end(place) + 1)

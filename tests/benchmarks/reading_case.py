@@ -28,12 +28,13 @@ def as_list(batch: list[Any]) -> list[Any]:
 
 def ours(folder: str, processes: int) -> Passes:
     """Image and every column, verified at first use, shuffled."""
-    from debias.loading import Batches
-    from storage.stream import stream
-
     options: dict[str, Any] = {"keep_sets": False, "batch_size": BATCH}
     if processes == 1:
+        from storage.stream import stream
+
         return lambda: stream(folder, **options).batches()
+    from debias.loading import Batches
+
     return loaded(lambda: Batches(folder, **options), processes)
 
 
