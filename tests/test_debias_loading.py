@@ -16,7 +16,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from debias.loading import Batches, counted
+from debias.loading import Batches, counted, untouched
 from storage import CounterpoiseError, DatasetMismatch, ShardDamaged, list_shards
 from storage.sidecar import sidecar_name, write_sidecar
 from storage.stream import stream
@@ -56,8 +56,9 @@ def test_batches_are_the_same_for_any_number_of_workers(dataset: Path, workers: 
 
 
 def test_items_arrive_whole(dataset: Path) -> None:
-    found = [item for batch in loader(Batches(dataset, "train", **OPTIONS), 2) for item in batch]
-    assert found == list(stream(dataset, "train", **OPTIONS))
+    for options in ({}, {"collate_fn": untouched}):
+        made = loader(Batches(dataset, "train", **OPTIONS), 2, **options)
+        assert [item for batch in made for item in batch] == list(stream(dataset, "train", **OPTIONS))
 
 
 def test_workers_that_persist_follow_the_epoch(dataset: Path) -> None:
