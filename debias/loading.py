@@ -14,8 +14,9 @@ one torch looks through every field for what might become a tensor, which takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from storage import CounterpoiseError
 from storage.dealing import Dealing, check_count, check_state, make_state
+from storage.items import check_fields
 from storage.manifest import Where
 from storage.selection import select
 from storage.stream import Batch, Stream
@@ -46,6 +48,7 @@ class Batches(IterableDataset[Batch]):
         verdicts: bool = True,
         rank: int | None = None,
         world_size: int | None = None,
+        fields: Sequence[str] | None = None,
         **dealing: Any,
     ) -> None:
         """Read every shard's records once, here and not in every worker.
@@ -57,6 +60,7 @@ class Batches(IterableDataset[Batch]):
             verdicts: leave out the sets that a file in `verdicts/` rejects.
             rank: None for torch.distributed's, or 0.
             world_size: None for torch.distributed's, or 1.
+            fields: columns that items have; None for all. Few are faster, since workers have to hand them over.
             dealing: fields of `storage.dealing.Dealing`: seed, batch_size, keep_sets, shuffle, window, drop_uneven.
 
         Raises:
@@ -69,9 +73,10 @@ class Batches(IterableDataset[Batch]):
             check_count("rank", rank, 0, world_size)
         self._dataset, self._split, self._verdicts, self._skew = dataset, split, verdicts, skew
         self._ranks = None if rank is None or world_size is None else (rank, world_size)
-        self._settings = dealing
+        self._settings, self._fields = dealing, fields
         self._selection = select(dataset, split, skew, verdicts)
         self._dealing()
+        check_fields(self._selection, fields)
         # Seen by workers that persist, too: epoch, batch to begin at, how often another sidecar was given.
         self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()
         self._sidecars = 0
@@ -170,13 +175,15 @@ class Batches(IterableDataset[Batch]):
     def _stream(self, place: _Place, worker: int = 0, workers: int = 1) -> Stream:
         rank, _ = self._rank_and_size()
         state = make_state(self._selection, self._dealing(), place.epoch, place.batches)
-        return Stream(self._selection, self._dealing(), rank, worker, workers, state=state)
+        return Stream(
+            self._selection, self._dealing(), rank, worker, workers, fields=self._fields, state=state
+        )
 
     def _dealing(self) -> Dealing:
         try:
             return Dealing(**self._settings, world_size=self._rank_and_size()[1])
         except TypeError as error:
-            known = ", ".join(field.name for field in fields(Dealing) if field.name != "world_size")
+            known = ", ".join(field.name for field in dataclass_fields(Dealing) if field.name != "world_size")
             given = ", ".join(self._settings)
             raise CounterpoiseError(f"settings {given}: known are {known}.") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .backend import open_backend
+from .errors import CounterpoiseError
 from .order import Longs, Units
 from .pictures import Pictures, shard_table
+from .records import compared_columns, schema
 from .selection import Selection
 
 Item = dict[str, Any]
 Flags = npt.NDArray[np.bool_]
-#: What an item has besides the columns of a shard's Parquet.
-ADDED = ("image", "skew", "weight", "copy")
+#: What an item has besides the columns of a shard's Parquet, and what it has only where it is asked for.
+ADDED, RECORD = ("image", "skew", "weight", "copy"), "json"
 _CHUNK = 64
 
 
@@ -33,7 +35,28 @@ class _Images:
     last: Flags
 
 
-def items(selection: Selection, units: Units, members: int, last: Flags) -> Iterator[tuple[Item, bool]]:
+def check_fields(selection: Selection, fields: Sequence[str] | None) -> None:
+    """Refuse fields that items do not have, and axes of the same name as one of `ADDED`.
+
+    Raises:
+        CounterpoiseError: names the first.
+    """
+    taken = [axis for axis in selection.axes if axis in (*ADDED, RECORD)]
+    if taken:
+        raise CounterpoiseError(
+            f"axis {taken[0]!r} has the name of a field that items have besides the axes."
+        )
+    known = [*schema(selection.axes).names, RECORD]
+    strange = [name for name in fields or () if name not in known]
+    if strange:
+        raise CounterpoiseError(
+            f"field {strange[0]!r}: items have no such field; known are {', '.join(known)}."
+        )
+
+
+def items(
+    selection: Selection, units: Units, members: int, last: Flags, fields: Sequence[str] | None = None
+) -> Iterator[tuple[Item, bool]]:
     """The items of some units of one window, each with whether a batch ends with it; files are open meanwhile.
 
     Args:
@@ -41,6 +64,7 @@ def items(selection: Selection, units: Units, members: int, last: Flags) -> Iter
         units: sets or images, in their order.
         members: images in a unit.
         last: whether a batch ends with the unit.
+        fields: columns that an item has besides its key, RECORD for the record as it is in the tar; None for all.
 
     Raises:
         ShardDamaged: a file is not what the manifests name.
@@ -52,15 +76,40 @@ def items(selection: Selection, units: Units, members: int, last: Flags) -> Iter
             int(place): stack.enter_context(Pictures(backend, parts[place].tar, parts[place].pairs))
             for place in np.unique(images.part)
         }
+        rows = _rows(
+            selection, images, None if fields is None else _columns(selection, images, opened, fields)
+        )
         columns = (images.part, images.image, images.copy, images.last)
         places = zip(*(column.tolist() for column in columns), strict=True)
-        for item, (place, image, copy, ends) in zip(_rows(selection, images), places, strict=True):
+        for row, (place, image, copy, ends) in zip(rows, places, strict=True):
             part = parts[place]
-            item["image"] = opened[place].read(int(part.places[image]), item)
+            added = _added(opened[place], int(part.places[image]), row, fields)
+            item = row if fields is None else {name: row[name] for name in ("key", *fields) if name in row}
+            item.update(added)
             item["skew"] = None if part.skew is None else float(part.skew[image])
             item["weight"] = 1.0 if part.weight is None else float(part.weight[image])
             item["copy"] = copy
             yield item, ends
+
+
+def _added(opened: Pictures, place: int, row: Item, fields: Sequence[str] | None) -> Item:
+    """What comes from the tar."""
+    if fields is None or RECORD not in fields:
+        return {"image": opened.read(place, row)}
+    image, record = opened.read_pair(place, row)
+    return {"image": image, RECORD: record}
+
+
+def _columns(
+    selection: Selection, images: _Images, opened: Mapping[int, Pictures], fields: Sequence[str]
+) -> list[str]:
+    """Columns to read: also those that images are compared with which were not yet."""
+    sound = all(
+        pictures.sound(selection.parts[place].places[images.image[images.part == place]].tolist())
+        for place, pictures in opened.items()
+    )
+    wanted = {"key", *fields, *([] if sound else compared_columns(selection.axes))}
+    return [name for name in schema(selection.axes).names if name in wanted]
 
 
 def _images(selection: Selection, units: Units, members: int, last: Flags) -> _Images:
@@ -79,14 +128,14 @@ def _images(selection: Selection, units: Units, members: int, last: Flags) -> _I
     return _Images(part[there], image[there], copy[there], ends & last[of])
 
 
-def _rows(selection: Selection, images: _Images) -> Iterator[Item]:
+def _rows(selection: Selection, images: _Images, columns: list[str] | None) -> Iterator[Item]:
     """Rows of the Parquet files in the order of the images; of every file, only those are held."""
     backend, axes = open_backend(selection.dataset), list(selection.axes)
     tables = []
     for place in np.unique(images.part):
         part = selection.parts[place]
         rows = part.rows[images.image[images.part == place]]
-        tables.append(shard_table(backend, part.parquet, axes).take(rows))
+        tables.append(shard_table(backend, part.parquet, axes, columns).take(rows))
     order = np.empty(len(images.part), np.int64)
     order[np.argsort(images.part, kind="stable")] = np.arange(len(order))
     table = pa.concat_tables(tables).combine_chunks().take(order)

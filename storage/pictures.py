@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BufferedReader
 from types import TracebackType
 from typing import Any
@@ -119,28 +119,44 @@ class Pictures:
         """Close the tar."""
         self._file.close()
 
+    def sound(self, places: Sequence[int]) -> bool:
+        """Were the images at all these places compared with their rows, so that no row is needed any more?"""
+        return all(self._places.sound[place] for place in places)
+
     def read(self, place: int, row: Mapping[str, Any]) -> bytes:
         """The encoded image at a place of the tar, which its row of the Parquet describes.
 
         Raises:
             ShardDamaged: one of the bytes is not what the row says.
         """
+        sound = self._places.sound[place]
+        if not sound:
+            return self.read_pair(place, row)[0]
+        begin, size = self._contents(place)[sound - 1]
+        return self._bytes(begin, size)
+
+    def read_pair(self, place: int, row: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The encoded image and its record, JSON in UTF-8; see `read`."""
+        begin, stop = self._places.begin[place], self._places.begin[place + 1]
+        pair = self._bytes(begin, stop - begin)
+        record_first = b".json\0" in pair[:BLOCK]
+        first, second = (pair[at - begin : at - begin + size] for at, size in self._contents(place))
+        image, record = (second, first) if record_first else (first, second)
+        if not self._places.sound[place]:
+            around = len(pair) - (-len(image) % BLOCK) - len(image) if record_first else BLOCK
+            outside = pair[:around] + pair[around + len(image) :]
+            if sha256(image) != row["sha256"] or outside != _around(row, image):
+                raise ShardDamaged(
+                    f"{self._where}: the tar's members of {row['key']!r} do not fit the Parquet's row; {AGAIN}."
+                )
+            self._places.sound[place] = 2 if record_first else 1
+        return image, record
+
+    def _contents(self, place: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First byte and size of the content of both members of a pair."""
         places = self._places
         begin, first, second = places.begin[place], places.first[place], places.second[place]
-        behind = begin + 2 * BLOCK + first + -first % BLOCK
-        if places.sound[place]:
-            image_first = places.sound[place] == 1
-            return self._bytes(*((begin + BLOCK, first) if image_first else (behind, second)))
-        pair = self._bytes(begin, places.begin[place + 1] - begin)
-        record_first = b".json\0" in pair[:BLOCK]
-        at, size = (behind - begin, second) if record_first else (BLOCK, first)
-        image = pair[at : at + size]
-        if sha256(image) != row["sha256"] or pair[:at] + pair[at + size :] != _around(row, image):
-            raise ShardDamaged(
-                f"{self._where}: the tar's members of {row['key']!r} do not fit the Parquet's row; {AGAIN}."
-            )
-        places.sound[place] = 2 if record_first else 1
-        return image
+        return (begin + BLOCK, first), (begin + 2 * BLOCK + first + -first % BLOCK, second)
 
     def _bytes(self, begin: int, size: int) -> bytes:
         self._file.seek(begin)

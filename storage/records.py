@@ -166,6 +166,11 @@ def row_json(row: Mapping[str, Any]) -> bytes:
     return canonical_text({name: row[name] for name in row.keys() - _NOT_IN_JSON}).encode("utf-8")
 
 
+def compared_columns(axes: Sequence[str]) -> list[str]:
+    """Columns of a row that `row_json` and the image's hash speak of."""
+    return [name for name in schema(axes).names if name not in _NOT_IN_JSON]
+
+
 def to_parquet(table: pa.Table) -> bytes:
     """A table as Parquet; the same rows give the same bytes within one environment."""
     sink = pa.BufferOutputStream()

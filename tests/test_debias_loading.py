@@ -46,6 +46,12 @@ def loader(dataset: Batches, workers: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(dataset, batch_size=None, num_workers=workers, **options)
 
 
+def test_workers_hand_over_the_fields_that_are_asked_for(dataset: Path) -> None:
+    made = Batches(dataset, "train", fields=["prompt"], **OPTIONS)
+    (fields,) = {tuple(item) for batch in loader(made, 2) for item in batch}
+    assert fields == ("key", "prompt", "image", "skew", "weight", "copy")
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 def test_batches_are_the_same_for_any_number_of_workers(dataset: Path, workers: int) -> None:
     batches = Batches(dataset, "train", **OPTIONS)
@@ -196,6 +202,7 @@ def test_every_epoch_may_have_its_sidecar(tmp_path: Path) -> None:
         ({"rank": 1}, "rank 1 and world_size None: both or none are wanted"),
         ({"rank": 2, "world_size": 2}, "rank is 2"),
         ({"split": "nowhere"}, "no kept image is in split 'nowhere'"),
+        ({"fields": ["promt"]}, "field 'promt': items have no such field"),
         ({"skew": "skew/x"}, "a name inside the dataset is wanted"),
     ],
 )

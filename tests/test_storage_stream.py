@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from storage import CounterpoiseError, DatasetMismatch, create_dataset, finish_d
 from storage import pictures as pictures_module
 from storage.dealing import Dealing
 from storage.order import Order, mix
-from storage.records import SCORES, to_row
+from storage.records import SCORES, sample_json, to_row
 from storage.selection import Selection, select
 from storage.stream import Stream, stream
 from storage.verdicts import write_verdicts
@@ -61,6 +62,30 @@ def test_an_item_is_the_row_with_its_image(dataset: Path) -> None:
                 added = {"image": sample.image, "skew": None, "weight": 1.0, "copy": 0}
                 assert item == {**to_row(sample), **added} and set(item) >= {*SCORES, *NAMES}
     assert not found, "rejected candidates and nothing else are left out"
+
+
+@pytest.mark.parametrize(
+    "fields", [(), ("prompt", "gender"), ("json",), ("key", "clip_base", "json"), ["reason", "sha256"]]
+)
+def test_items_have_the_fields_that_are_asked_for(dataset: Path, fields: Any, tmp_path: Path) -> None:
+    """The same at first use, when every column is compared, and afterwards, when the others are not even read."""
+    copy = Path(shutil.copytree(dataset, tmp_path / "data"))
+    whole = {item["key"]: item for item in stream(dataset)}
+    records = {s.key: sample_json(s) for n in range(SHARDS) for s in read_samples(dataset, n) if s.kept}
+    for _ in range(2):
+        for item in stream(copy, fields=fields):
+            expected = {**whole[item["key"]], "json": records[item["key"]]}
+            assert set(item) == {"key", *fields, "image", "skew", "weight", "copy"}
+            assert item == {name: expected[name] for name in item}
+    state = stream(dataset).state()
+    assert stream(dataset, fields=fields, state=state).state() == state, "fields change no order"
+
+
+def test_fields_that_are_not_there_are_refused(dataset: Path) -> None:
+    with pytest.raises(
+        CounterpoiseError, match="field 'promt': items have no such field; known are key, set_id"
+    ):
+        stream(dataset, fields=["key", "promt"])
 
 
 @pytest.mark.parametrize("keep_sets", [True, False])

@@ -26,9 +26,9 @@ def as_list(batch: list[Any]) -> list[Any]:
     return batch
 
 
-def ours(folder: str, processes: int) -> Passes:
-    """Image and every column, verified at first use, shuffled."""
-    options: dict[str, Any] = {"keep_sets": False, "batch_size": BATCH}
+def ours(folder: str, processes: int, fields: tuple[str, ...] | None = ("json",)) -> Passes:
+    """Image and record, verified at first use, shuffled."""
+    options: dict[str, Any] = {"keep_sets": False, "batch_size": BATCH, "fields": fields}
     if processes == 1:
         from storage.stream import stream
 
@@ -36,6 +36,11 @@ def ours(folder: str, processes: int) -> Passes:
     from debias.loading import Batches
 
     return loaded(lambda: Batches(folder, **options), processes)
+
+
+def columns(folder: str, processes: int) -> Passes:
+    """Image and every column as Python's objects, verified at first use, shuffled."""
+    return ours(folder, processes, None)
 
 
 def webdataset(folder: str, processes: int) -> Passes:
@@ -142,7 +147,13 @@ def write_litdata(tars: str, folder: str) -> None:
     cache.merge()
 
 
-READERS = {"ours": ours, "webdataset": webdataset, "mosaicml-streaming": mosaic, "litdata": litdata}
+READERS = {
+    "ours": ours,
+    "ours, columns": columns,
+    "webdataset": webdataset,
+    "mosaicml-streaming": mosaic,
+    "litdata": litdata,
+}
 WRITERS = {"mosaicml-streaming": write_mosaic, "litdata": write_litdata}
 
 
