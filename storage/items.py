@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -76,9 +76,11 @@ def items(
             int(place): stack.enter_context(Pictures(backend, parts[place].tar, parts[place].pairs))
             for place in np.unique(images.part)
         }
-        rows = _rows(
-            selection, images, None if fields is None else _columns(selection, images, opened, fields)
-        )
+        sound = [
+            pictures.sound(parts[place].places[images.image[images.part == place]].tolist())
+            for place, pictures in opened.items()
+        ]
+        rows = _rows(selection, images, _columns(selection, fields, all(sound)))
         columns = (images.part, images.image, images.copy, images.last)
         places = zip(*(column.tolist() for column in columns), strict=True)
         for row, (place, image, copy, ends) in zip(rows, places, strict=True):
@@ -100,14 +102,10 @@ def _added(opened: Pictures, place: int, row: Item, fields: Sequence[str] | None
     return {"image": image, RECORD: record}
 
 
-def _columns(
-    selection: Selection, images: _Images, opened: Mapping[int, Pictures], fields: Sequence[str]
-) -> list[str]:
-    """Columns to read: also those that images are compared with which were not yet."""
-    sound = all(
-        pictures.sound(selection.parts[place].places[images.image[images.part == place]].tolist())
-        for place, pictures in opened.items()
-    )
+def _columns(selection: Selection, fields: Sequence[str] | None, sound: bool) -> list[str] | None:
+    """Columns to read: also those that images are compared with which were not yet found sound; None for all."""
+    if fields is None:
+        return None
     wanted = {"key", *fields, *([] if sound else compared_columns(selection.axes))}
     return [name for name in schema(selection.axes).names if name in wanted]
 

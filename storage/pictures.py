@@ -1,8 +1,9 @@
-"""Images of a shard one at a time, by their place in the tar, each believed only after its sha256.
+"""Images of a shard one at a time, by their place in the tar, each believed only after a sha256.
 
-The Parquet's hash is in the manifest, every image's hash in the Parquet. So an image needs no pass over its tar, and
-what is skipped is not read: headers alone are looked at, to find the images. When an image is read for the first
-time in this process, every byte of its stretch of the tar is compared: headers, record, padding, image.
+Where most of a tar's images are wanted, the whole tar is compared with its manifest at its first use in this process.
+Where few are, they need no pass over the tar, and what is skipped is not read: the Parquet's hash is in the manifest,
+every image's hash in the Parquet, and at first use every byte of the image's stretch of the tar is compared with its row:
+headers, record, padding, image. Headers alone are looked at to find the images.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .canonical import sha256
 from .errors import ShardDamaged
 from .images import image_suffix
 from .plan import read_table
-from .reading import MAX_PARQUET, check_length
+from .reading import MAX_PARQUET, check_bytes, check_length
 from .records import row_json, schema
 from .shardfile import AGAIN, FileRecord
 from .tarball import BLOCK, find_members, header, member_block
@@ -70,7 +71,8 @@ class Places:
     Attributes:
         begin: first byte of every image's pair of members, and the end of the last.
         first, second: bytes of the content of the pair's members.
-        sound: 1 or 2 where the pair was compared with its row, and the image is its first or second member.
+        image: 1 or 2, the member that is the image.
+        sound: 1 where the pair was found sound.
     """
 
     def __init__(self, file: BufferedReader, pairs: int, where: str) -> None:
@@ -83,7 +85,11 @@ class Places:
         self.sound = bytearray(pairs)
         end = os.fstat(file.fileno()).st_size
         members = find_members(file, 2 * pairs, end, where)
-        for (begin, first), (other, second) in zip(members, members, strict=True):
+        self.image = bytearray()
+        for (begin, first, record), (other, second, other_record) in zip(members, members, strict=True):
+            if record == other_record:
+                raise ShardDamaged(f"{where} is damaged: no pair of image and record begins at byte {begin}.")
+            self.image.append(2 if record else 1)
             self.begin.append(begin)
             self.first.append(first)
             self.second.append(second)
@@ -100,7 +106,7 @@ class Pictures:
         Raises:
             ShardDamaged: it is missing, or not of the length or the form that its manifest says.
         """
-        self._where = backend.where(tar.path)
+        self._where, self._tar = backend.where(tar.path), tar
         self._file = backend.open(tar.path)
         try:
             check_length(self._file, tar.bytes, self._where)
@@ -120,8 +126,22 @@ class Pictures:
         self._file.close()
 
     def sound(self, places: Sequence[int]) -> bool:
-        """Were the images at all these places compared with their rows, so that no row is needed any more?"""
-        return all(self._places.sound[place] for place in places)
+        """Were the images at all these places found sound, so that no row is needed any more to compare them with?
+
+        Where at least half of a tar's images are wanted, its sha256 is compared with its manifest's at first use; that
+        takes less time than to compare pair by pair, and nothing is left to compare.
+
+        Raises:
+            ShardDamaged: the sha256 is another.
+        """
+        sound = self._places.sound
+        wanted = {place for place in places if not sound[place]}
+        if wanted and 2 * len(wanted) >= len(sound):
+            self._file.seek(0)
+            check_bytes(self._file, self._tar.bytes, self._tar.sha256, self._where)
+            sound[:] = bytes([1]) * len(sound)
+            return True
+        return not wanted
 
     def read(self, place: int, row: Mapping[str, Any]) -> bytes:
         """The encoded image at a place of the tar, which its row of the Parquet describes.
@@ -129,17 +149,16 @@ class Pictures:
         Raises:
             ShardDamaged: one of the bytes is not what the row says.
         """
-        sound = self._places.sound[place]
-        if not sound:
+        if not self._places.sound[place]:
             return self.read_pair(place, row)[0]
-        begin, size = self._contents(place)[sound - 1]
+        begin, size = self._contents(place)[self._places.image[place] - 1]
         return self._bytes(begin, size)
 
     def read_pair(self, place: int, row: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """The encoded image and its record, JSON in UTF-8; see `read`."""
         begin, stop = self._places.begin[place], self._places.begin[place + 1]
         pair = self._bytes(begin, stop - begin)
-        record_first = b".json\0" in pair[:BLOCK]
+        record_first = self._places.image[place] == 2
         first, second = (pair[at - begin : at - begin + size] for at, size in self._contents(place))
         image, record = (second, first) if record_first else (first, second)
         if not self._places.sound[place]:
@@ -149,7 +168,7 @@ class Pictures:
                 raise ShardDamaged(
                     f"{self._where}: the tar's members of {row['key']!r} do not fit the Parquet's row; {AGAIN}."
                 )
-            self._places.sound[place] = 2 if record_first else 1
+            self._places.sound[place] = 1
         return image, record
 
     def _contents(self, place: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -80,10 +80,10 @@ def tar_members(file: BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
         raise ShardDamaged(f"{where} is damaged: its end is cut short or followed by something else.")
 
 
-def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterator[tuple[int, int]]:
-    """Where the members of a tar begin, by their sizes alone: (offset of the header, size of the content).
+def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterator[tuple[int, int, bool]]:
+    """Where the members of a tar begin, by sizes alone: (offset of the header, size of the content, is it a record).
 
-    Whoever reads there has still to compare what they find with `member_block`.
+    Unless the whole tar was checked, whoever reads there has still to compare what they find with `member_block`.
 
     Raises:
         ShardDamaged: the sizes do not add up to so many members and the tar's length (bytes).
@@ -91,11 +91,12 @@ def find_members(file: BinaryIO, count: int, length: int, where: str) -> Iterato
     place = 0
     for _ in range(count):
         file.seek(place)
-        digits = file.read(BLOCK)[124:135]
+        head = file.read(BLOCK)
+        digits = head[124:135]
         size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else length
         if place + BLOCK + size > length:
             raise ShardDamaged(f"{where} is damaged: no member begins at byte {place}.")
-        yield place, size
+        yield place, size, b".json\0" in head[:100]
         place += BLOCK + size + -size % BLOCK
     file.seek(place)
     end = file.read(_end(place) + 1)

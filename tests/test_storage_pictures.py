@@ -75,6 +75,17 @@ def test_a_flipped_byte_anywhere_in_a_tar_is_noticed_at_first_use(dataset: Path)
     assert len(read_all(dataset, shard)) == SETS * 6
 
 
+def test_a_flipped_byte_anywhere_is_noticed_in_a_whole_tar(dataset: Path) -> None:
+    shard = list_shards(dataset)[0]
+    path = tar_path(dataset, shard)
+    content = path.read_bytes()
+    for place in [*range(0, len(content), 1511), len(content) - 1]:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        forget()
+        found, text = handed_out(dataset, window=1, shuffle=False)
+        assert found == [] and path.name in text
+
+
 def test_a_cut_or_grown_tar_is_noticed_always(dataset: Path) -> None:
     shard = list_shards(dataset)[0]
     path = tar_path(dataset, shard)
@@ -112,18 +123,29 @@ def test_a_tar_that_changes_after_its_first_use_is_noticed(dataset: Path) -> Non
     content[2000] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(1, 1))
-    with pytest.raises(ShardDamaged, match=r"do not fit|damaged"):
+    with pytest.raises(ShardDamaged, match="its sha256 is not the one in its manifest"):
         keys(dataset, None)
 
 
-def test_the_second_use_hashes_nothing_and_reads_less(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 9])
+def test_the_second_use_hashes_nothing(dataset: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Whole tars are hashed where most of their images are wanted, else those images alone."""
     hashed: list[int] = []
-    real = pictures.sha256
+    real, real_check = pictures.sha256, pictures.check_bytes
     monkeypatch.setattr(pictures, "sha256", lambda data: (hashed.append(len(data)), real(data))[1])
-    first = [item["image"] for item in stream(dataset)]
-    assert len(hashed) == SHARDS + len(first), "every Parquet once, every image once"
+    checked: list[str] = []
+    monkeypatch.setattr(
+        pictures, "check_bytes", lambda *facts: (checked.append(facts[3]), real_check(*facts))
+    )
+    options: dict[str, Any] = {"keep_sets": False, "batch_size": 1, "workers": workers}
+    first = [item["image"] for item in stream(dataset, **options)]
+    images, tars = (0, SHARDS) if workers == 1 else (len(first), 0)
+    assert (len(hashed), len(checked)) == (SHARDS + images, tars), (
+        "every Parquet once, and tars or images once"
+    )
     hashed.clear()
-    assert [item["image"] for item in stream(dataset)] == first and hashed == []
+    checked.clear()
+    assert [item["image"] for item in stream(dataset, **options)] == first and hashed == checked == []
 
 
 def test_what_is_remembered_is_bounded(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,22 +155,47 @@ def test_what_is_remembered_is_bounded(dataset: Path, monkeypatch: pytest.Monkey
     assert keys(dataset, None) == whole
 
 
-def test_no_image_before_the_damage_is_lost(dataset: Path) -> None:
-    """Damage in one image stops the stream there, and not before."""
-    order = keys(dataset, None, keep_sets=False, batch_size=1)
-    forget()
-    shard = list_shards(dataset)[2]
+def damaged_image(dataset: Path, shard: ShardRecord) -> str:
+    """Flip a byte in one image of a shard; returns its key."""
     path = tar_path(dataset, shard)
     content = path.read_bytes()
-    names = [name for name, _ in tar_members(io.BytesIO(content), "here")]
-    bad = names[6].rpartition(".")[0]
+    bad = [name for name, _ in tar_members(io.BytesIO(content), "here")][6].rpartition(".")[0]
     place = content.index(f"{bad}.png".encode()) + 512 + 40
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-    found = []
-    with pytest.raises(ShardDamaged, match=bad):
-        for item in stream(dataset, None, keep_sets=False, batch_size=1):
+    return bad
+
+
+def handed_out(dataset: Path, **options: Any) -> tuple[list[str], str]:
+    """Keys until there is an error, and its text."""
+    found: list[str] = []
+    try:
+        for item in stream(dataset, None, batch_size=1, keep_sets=False, **options):
             found.append(item["key"])
-    assert found == order[: order.index(bad)]
+    except ShardDamaged as error:
+        return found, str(error)
+    return found, ""
+
+
+def test_nothing_of_a_damaged_tar_is_handed_out_and_all_before_it_is(dataset: Path) -> None:
+    order = keys(dataset, None, keep_sets=False, window=1)
+    forget()
+    shard = list_shards(dataset)[2]
+    bad = damaged_image(dataset, shard)
+    mine = [key for key in order if key.rpartition("-")[0] in ("chef_0004", "science_0005")]
+    found, text = handed_out(dataset, window=1)
+    assert (
+        bad in mine and found == order[: order.index(mine[0])] and f"/{tar_path(dataset, shard).name}" in text
+    )
+
+
+def test_who_wants_few_images_is_stopped_by_damage_in_these_alone(dataset: Path) -> None:
+    order = [keys(dataset, None, keep_sets=False, batch_size=1, worker=i, workers=9) for i in range(9)]
+    forget()
+    bad = damaged_image(dataset, list_shards(dataset)[2])
+    for worker, share in enumerate(order):
+        found, text = handed_out(dataset, worker=worker, workers=9)
+        assert found == (share[: share.index(bad)] if bad in share else share)
+        assert (bad in text) == (bad in share)
 
 
 def replaced(dataset: Path, content: bytes) -> None:
@@ -170,7 +217,7 @@ def relist(dataset: Path) -> None:
 @pytest.mark.parametrize(
     "kind", ["short", "long", "swapped", "record", "two images", "foreign key", "suffix"]
 )
-def test_tars_that_do_not_fit_their_rows_are_refused_even_with_a_manifest(dataset: Path, kind: str) -> None:
+def test_pairs_that_do_not_fit_their_rows_are_refused_even_with_a_manifest(dataset: Path, kind: str) -> None:
     members = list(tar_members(io.BytesIO(tar_path(dataset, list_shards(dataset)[0]).read_bytes()), "here"))
     first, second = members[0], members[1]
     other: dict[str, list[tuple[str, bytes]]] = {
@@ -184,7 +231,7 @@ def test_tars_that_do_not_fit_their_rows_are_refused_even_with_a_manifest(datase
     }
     replaced(dataset, b"".join(tar_blocks(other[kind])))
     with pytest.raises(ShardDamaged) as caught:
-        keys(dataset, None)
+        read_all(dataset, list_shards(dataset)[0])
     assert "\n" not in str(caught.value)
 
 
