@@ -8,21 +8,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any
 
-import pyarrow as pa
-
 from generators.filters import judge
 from generators.spec import Thresholds
 from storage import CounterpoiseError, load_dataset
-from storage.backend import open_backend
+from storage import verdicts as verdict_files
 from storage.manifest import read_plan
 from storage.metadata import table
-from storage.records import SCORES, to_parquet
+from storage.records import SCORES
 
-VERDICTS = "verdicts/refilter.parquet"
+_REVIEWER = "refilter"
+VERDICTS = verdict_files.verdict_name(_REVIEWER)
 NAMES = tuple(one.name for one in fields(Thresholds))
-_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=name == "reason") for name in ("set_id", "verdict", "reason")]
-)
 _BATCH = 8192
 
 
@@ -93,13 +89,8 @@ def refilter(dataset: str, changes: Mapping[str, float | int | None]) -> Refilte
 
 
 def write_verdicts(dataset: str, found: Refiltered) -> str:
-    """Write verdicts/refilter.parquet, for readers to apply; ours do not yet. Returns its path."""
-    columns = list(zip(*found.verdicts, strict=True)) or [(), (), ()]
-    content = to_parquet(pa.table([pa.array(column, pa.string()) for column in columns], schema=_SCHEMA))
-    backend = open_backend(dataset)
-    with backend.staging() as staging:
-        staging.put(staging.stage(VERDICTS, [content]), VERDICTS)
-    return backend.where(VERDICTS)
+    """Write verdicts/refilter.parquet, which `storage.stream` applies. Returns its path."""
+    return verdict_files.write_verdicts(dataset, _REVIEWER, found.verdicts)
 
 
 @dataclass(frozen=True, slots=True)

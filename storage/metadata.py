@@ -15,10 +15,9 @@ from .plan import read_table
 from .quarantine import quarantining
 from .reading import MAX_PARQUET, check_bytes, read_checked
 from .records import SCORES, schema
-from .verdicts import ACCEPT, REJECT, VERDICTS, rejected_sets
+from .verdicts import ACCEPT, REJECT, verdict_tables
 
 Row = dict[str, Any]
-_MAX_VERDICTS = 2**31
 _NUMBERS = [name for name, kind in SCORES.items() if str(kind) == "double"]
 _TRIED = """
     SELECT concept, set_id, candidate, bool_and(kept) AS kept, any_value(reason) AS reason, count(*) AS images
@@ -97,15 +96,10 @@ def verdict_counts(dataset: Where) -> list[Row]:
     Raises:
         CounterpoiseError: a file is no table of verdicts.
     """
-    rejected_sets(dataset)  # refuses a file that is no table of verdicts
-    backend, found = open_backend(dataset), []
-    for name in backend.names(VERDICTS):
-        if name.endswith(".parquet"):
-            path = f"{VERDICTS}/{name}"
-            counts = Counter(read_table(backend.read(path, _MAX_VERDICTS), path)["verdict"].to_pylist())
-            one = {"reviewer": name.removesuffix(".parquet"), "accepted": counts[ACCEPT]}
-            found.append({**one, "rejected": counts[REJECT]})
-    return found
+    counted = [(name, Counter(one["verdict"].to_pylist())) for name, one in verdict_tables(dataset)]
+    return [
+        {"reviewer": name, "accepted": counts[ACCEPT], "rejected": counts[REJECT]} for name, counts in counted
+    ]
 
 
 def yield_by_cell(dataset: Where, by_concept: bool = False) -> list[Row]:

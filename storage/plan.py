@@ -112,10 +112,11 @@ def plan_rows(backend: Backend, facts: Mapping[str, Any]) -> Iterable[dict[str, 
     return iter_rows(stored_plan(backend, facts))
 
 
-def read_table(content: bytes, where: str) -> pa.Table:
-    """Parquet from memory, on one thread."""
+def read_table(content: bytes, where: str, columns: list[str] | None = None) -> pa.Table:
+    """Parquet from memory, on one thread; all columns, or those that are named."""
     try:
-        table = pq.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read(columns=columns, use_threads=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ShardDamaged(f"{where} is damaged: not a whole Parquet file ({error}).") from error

@@ -7,17 +7,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
+from typing import Protocol
 
 from .backend import Backend, open_backend
 from .errors import CounterpoiseError, ShardDamaged
-from .shardfile import FileRecord, ShardRecord
+from .shardfile import FileRecord
 
 _AGAIN = "`counterpoise generate` with the dataset's spec makes it again."
 _BY_HAND = f"`counterpoise verify --quarantine` moves it out of the way, then {_AGAIN}"
 
 
+class DataFiles(Protocol):
+    """A shard, as far as its data files go."""
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """The data files."""
+
+
 @contextmanager
-def quarantining(backend: Backend, record: ShardRecord, move: bool = True) -> Iterator[None]:
+def quarantining(backend: Backend, record: DataFiles, move: bool = True) -> Iterator[None]:
     """Inside the block, a data file of the shard that turns out damaged is moved, and the error says where to.
 
     Nothing is moved on one look: each file is read again before, since a disk or a cable may be at fault, or another
@@ -35,7 +44,7 @@ def quarantining(backend: Backend, record: ShardRecord, move: bool = True) -> It
         raise ShardDamaged(" ".join([str(error), *dispose(backend, damaged, move)])) from error
 
 
-def damaged_files(backend: Backend, record: ShardRecord) -> list[FileRecord]:
+def damaged_files(backend: Backend, record: DataFiles) -> list[FileRecord]:
     """Data files of a shard that are there, and are not what the manifest names."""
     again = open_backend(str(backend), anew=True)
     return [file for file in record.files if again.exists(file.path) and not _is_sound(again, file)]

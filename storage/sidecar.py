@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .backend import open_backend
-from .canonical import sha256
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError
 from .manifest import Where
-from .plan import read_table
+from .sidefile import read_side, write_side
 
 SKEW = "skew"
-_MAX = 2**31
+MAX_MULTIPLICITY = 1000
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("skew", pa.float64(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+        pa.field("multiplicity", pa.int32(), nullable=False),
+    ]
+)
+_OPTIONAL = {"weight": pa.scalar(1.0), "multiplicity": pa.scalar(1, pa.int32())}
+_NAME = re.compile(r"skew/[a-z0-9][a-z0-9_.-]{0,99}-[0-9a-f]{12}-[0-9]+\.parquet")
 _CURE = "write the sidecar again"
+Numbers = Sequence[float] | npt.NDArray[np.float64]
+Counts = Sequence[int] | npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +40,68 @@ class Sidecar:
     Attributes:
         name: of the file inside the dataset.
         sha256: of the file.
-        table: key (text) and skew (float64, natural logarithm), at least.
+        table: key, skew, weight (1 where the file has none), multiplicity (1 where the file has none).
     """
 
     name: str
     sha256: str
     table: pa.Table
+
+
+def sidecar_name(slug: str, weights_sha256: str, epoch: int) -> str:
+    """`skew/<slug>-<weights sha12>-<epoch>.parquet`.
+
+    Raises:
+        CounterpoiseError: a part cannot be in a file's name.
+    """
+    name = f"{SKEW}/{slug}-{weights_sha256[:12]}-{epoch}.parquet"
+    if not _NAME.fullmatch(name):
+        raise CounterpoiseError(
+            f"{name!r} cannot be a sidecar's name: a slug of small letters, digits, '.', '-' and '_', the sha256 "
+            "of the weights and an epoch from 0 are wanted."
+        )
+    return name
+
+
+def write_sidecar(
+    dataset: Where,
+    name: str,
+    keys: Sequence[str],
+    skew: Numbers,
+    weight: Numbers | None = None,
+    multiplicity: Counts | None = None,
+) -> str:
+    """Write a sidecar, sorted by key, over one of the same name; returns the name.
+
+    Args:
+        dataset: a folder.
+        name: as `sidecar_name` makes it.
+        keys: of the images, each once.
+        skew: instance skew, (n,), natural logarithm, finite.
+        weight: of the loss, (n,), not negative; absent, readers take 1.
+        multiplicity: how often an image is handed out in the epoch, (n,); absent, readers take 1.
+
+    Raises:
+        CounterpoiseError: lengths differ, a key is there twice, or a value is out of its range.
+    """
+    given = {"skew": skew, "weight": weight, "multiplicity": multiplicity}
+    columns = {name: values for name, values in given.items() if values is not None}
+    wrong = [f"{name} has {len(values)}" for name, values in columns.items() if len(values) != len(keys)]
+    if wrong:
+        raise CounterpoiseError(f"{name}: {len(keys)} keys were given, but {', '.join(wrong)} values.")
+    fields = [SCHEMA.field(column) for column in ("key", *columns)]
+    try:
+        arrays = [
+            pa.array(keys, pa.string()),
+            *(pa.array(np.asarray(v), SCHEMA.field(n).type) for n, v in columns.items()),
+        ]
+    except pa.ArrowException as error:
+        raise CounterpoiseError(f"{name}: keys have to be text and values numbers ({error}).") from error
+    table = pa.table(arrays, schema=pa.schema(fields)).sort_by("key")
+    backend = open_backend(dataset)
+    _check_name(name)
+    _check(table, backend.where(name))
+    return write_side(backend, name, table)
 
 
 def read_sidecar(dataset: Where, name: str) -> Sidecar:
@@ -40,39 +111,44 @@ def read_sidecar(dataset: Where, name: str) -> Sidecar:
         CounterpoiseError: there is no such file, or it is not a skew sidecar; names file and column.
     """
     backend = open_backend(dataset)
-    parts = name.split("/")
-    if len(parts) != 2 or parts[0] != SKEW or parts[1].startswith(".") or not name.endswith(".parquet"):
-        raise CounterpoiseError(
-            f"skew {name!r}: a name inside the dataset is wanted, skew/<slug>-<weights sha12>-<epoch>.parquet."
-        )
+    _check_name(name)
     if not backend.exists(name):
         there = [f"{SKEW}/{one}" for one in backend.names(SKEW) if one.endswith(".parquet")]
         raise CounterpoiseError(
             f"{backend.where(name)} is missing; sidecars there: {', '.join(there) or 'none'}."
         )
-    content = backend.read(name, _MAX)
-    try:
-        table = read_table(content, backend.where(name))
-    except ShardDamaged as error:
-        raise CounterpoiseError(f"{str(error).rstrip('.')}; {_CURE}.") from error
+    table, digest = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE)
     _check(table, backend.where(name))
-    return Sidecar(name, sha256(content), table)
+    return Sidecar(name, digest, table)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise CounterpoiseError(
+            f"skew {name!r}: a name inside the dataset is wanted, skew/<slug>-<weights sha12>-<epoch>.parquet."
+        )
 
 
 def _check(table: pa.Table, where: str) -> None:
-    for name, kinds in {"key": [pa.string(), pa.large_string()], "skew": [pa.float64()]}.items():
-        found = [field.type for field in table.schema if field.name == name]
-        if len(found) != 1 or found[0] not in kinds:
-            raise CounterpoiseError(f"{where}: one column {name!r} of type {kinds[0]} is wanted; {_CURE}.")
+    for name in table.column_names:
         if table[name].null_count:
             raise CounterpoiseError(f"{where}: column {name!r} has nulls, none are allowed; {_CURE}.")
-    keys = table["key"].to_pylist()
-    if len(set(keys)) < len(keys):
+    twice = table.num_rows - len(pc.unique(table["key"]))
+    if twice:
+        raise CounterpoiseError(f"{where}: {twice} keys are there twice, each once is wanted; {_CURE}.")
+    _check_range(table, where, "skew", "a finite number", -np.inf, np.inf)
+    _check_range(table, where, "weight", "a finite number from 0", np.nextafter(0.0, -1.0), np.inf)
+    _check_range(table, where, "multiplicity", f"0 to {MAX_MULTIPLICITY}", -1, MAX_MULTIPLICITY + 1)
+
+
+def _check_range(table: pa.Table, where: str, name: str, wanted: str, low: float, high: float) -> None:
+    """Refuse a column with a value that is not between, and not at, the bounds."""
+    if name not in table.column_names:
+        return
+    values = table[name].to_numpy()
+    bad = np.flatnonzero(~((values > low) & (values < high)))
+    if bad.size:
+        key = table["key"][int(bad[0])].as_py()
         raise CounterpoiseError(
-            f"{where}: {len(keys) - len(set(keys))} keys are there twice, each once is wanted; {_CURE}."
+            f"{where}: {name} of {key!r} is {values[bad[0]]}, {wanted} is wanted; {_CURE}."
         )
-    for key, value in zip(keys, table["skew"].to_pylist(), strict=True):
-        if not math.isfinite(value):
-            raise CounterpoiseError(
-                f"{where}: skew of {key!r} is {value}, a finite number is wanted; {_CURE}."
-            )

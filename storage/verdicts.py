@@ -5,18 +5,52 @@ A set that any file rejects is not handed out; shards are never rewritten.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .backend import open_backend
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError
 from .manifest import Where
-from .plan import read_table
+from .sidefile import read_side, write_side
 
 VERDICTS = "verdicts"
 ACCEPT, REJECT = "accept", "reject"
-_MAX = 2**31
-_COLUMNS = ("set_id", "verdict", "reason")
+SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), nullable=name == "reason") for name in ("set_id", "verdict", "reason")]
+)
+_REVIEWER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CURE = "write it again, or move it out of the dataset"
+
+
+def verdict_name(reviewer: str) -> str:
+    """Name of a reviewer's file inside the dataset.
+
+    Raises:
+        CounterpoiseError: the reviewer's name cannot be a file's.
+    """
+    if not _REVIEWER.fullmatch(reviewer):
+        raise CounterpoiseError(
+            f"reviewer {reviewer!r}: a name of letters, digits, '.', '-' and '_' is wanted."
+        )
+    return f"{VERDICTS}/{reviewer}.parquet"
+
+
+def write_verdicts(dataset: Where, reviewer: str, rows: Sequence[tuple[str, str, str | None]]) -> str:
+    """Write a reviewer's (set_id, verdict, reason) rows, sorted by set, over those of before; returns the path.
+
+    Raises:
+        CounterpoiseError: a verdict is neither "accept" nor "reject", or a set is named twice.
+    """
+    name = verdict_name(reviewer)
+    ordered = sorted(rows, key=lambda row: row[0])
+    columns = list(zip(*ordered, strict=True)) or [(), (), ()]
+    table = pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
+    backend = open_backend(dataset)
+    _check(table, backend.where(name))
+    return backend.where(write_side(backend, name, table))
 
 
 def rejected_sets(dataset: Where) -> dict[str, str]:
@@ -27,43 +61,39 @@ def rejected_sets(dataset: Where) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for reviewer, table in verdict_tables(dataset):
-        for row in table.to_pylist():
-            if row["verdict"] == REJECT:
-                found.setdefault(row["set_id"], f"{reviewer}: {row['reason'] or 'no reason given'}")
+        rejected = table.filter(pc.equal(table["verdict"], REJECT))
+        for set_id, reason in zip(
+            rejected["set_id"].to_pylist(), rejected["reason"].to_pylist(), strict=True
+        ):
+            found.setdefault(set_id, f"{reviewer}: {reason or 'no reason given'}")
     return dict(sorted(found.items()))
 
 
-def verdict_tables(dataset: Where) -> list[tuple[str, pa.Table]]:
+def verdict_tables(dataset: Where) -> Iterator[tuple[str, pa.Table]]:
     """(reviewer, table of set_id, verdict, reason) of every file in `verdicts/`, by name.
 
     Raises:
         CounterpoiseError: a file is no table of verdicts; names the file and the column.
     """
     backend = open_backend(dataset)
-    found = []
     for name in backend.names(VERDICTS):
         reviewer, _, suffix = name.rpartition(".")
         if suffix == "parquet":
-            where = backend.where(f"{VERDICTS}/{name}")
-            found.append((reviewer, _checked(backend.read(f"{VERDICTS}/{name}", _MAX), where)))
-    return found
+            path = f"{VERDICTS}/{name}"
+            table, _ = read_side(backend, path, SCHEMA, {"reason": pa.scalar(None, pa.string())}, _CURE)
+            _check(table, backend.where(path))
+            yield reviewer, table
 
 
-def _checked(content: bytes, where: str) -> pa.Table:
-    try:
-        table = read_table(content, where)
-    except ShardDamaged as error:
-        raise CounterpoiseError(f"{str(error).rstrip('.')}; {_CURE}.") from error
-    for name in _COLUMNS:
-        kinds = [field.type for field in table.schema if field.name == name]
-        empty = name == "reason" and kinds == [pa.null()]
-        if kinds not in ([pa.string()], [pa.large_string()]) and not empty:
-            raise CounterpoiseError(f"{where}: one column {name!r} of text is wanted; {_CURE}.")
-        if name != "reason" and table[name].null_count:
-            raise CounterpoiseError(f"{where}: column {name!r} has nulls, none are allowed; {_CURE}.")
-    strange = set(table["verdict"].to_pylist()) - {ACCEPT, REJECT}
-    if strange:
+def _check(table: pa.Table, where: str) -> None:
+    known = pc.is_in(table["verdict"], value_set=pa.array([ACCEPT, REJECT]))
+    strange = table["verdict"].filter(pc.invert(known))
+    if len(strange):
         raise CounterpoiseError(
-            f"{where}: column 'verdict' holds {min(strange)!r}, 'accept' or 'reject' is wanted; {_CURE}."
+            f"{where}: column 'verdict' holds {strange[0].as_py()!r}, 'accept' or 'reject' is wanted; {_CURE}."
         )
-    return table.select(list(_COLUMNS))
+    twice = table.num_rows - len(pc.unique(table["set_id"]))
+    if twice:
+        raise CounterpoiseError(
+            f"{where}: {twice} sets are named twice, one verdict each is wanted; {_CURE}."
+        )
