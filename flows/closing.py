@@ -11,10 +11,11 @@ from generators.plan import PlannedSet
 from storage import finish_dataset, load_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
-from storage.metadata import shortfalls, yield_by_concept
+from storage.metadata import kept_sets, shortfalls, yield_by_concept
+from storage.query import open_records
+from storage.skewed import join_skew, sidecars
 
 from . import cost
-from .preview import kept_sets
 
 REPORT = "report/report.html"
 SHEET = "report/contact_sheet.png"
@@ -91,26 +92,34 @@ def close_dataset(
     before = load_dataset(dataset)
     manifest = finish_dataset(dataset)
     backend = open_backend(dataset)
-    if made or before.sha256 != manifest.sha256 or not (backend.exists(CARD) and backend.exists(REPORT)):
+    stale = made or before.sha256 != manifest.sha256
+    if stale or not (backend.exists(CARD) and backend.exists(REPORT)):
         if images:
             cost.add_run(dataset, images, seconds, workers)
-        write_card(
-            dataset, dataset_card(manifest, yield_by_concept(dataset), shortfalls(dataset), card_facts(model))
-        )
+        _write_card(dataset, model)
         from .report import write_report
 
         write_report(dataset)
+    with open_records(dataset) as records:
+        yields, kept = yield_by_concept(records), kept_sets(records)
     return Outcome(
         dataset=dataset,
         made=made,
         images=images,
         seconds=seconds,
         workers=workers,
-        short=_short(sets, kept_sets(dataset)),
-        yields=tuple(yield_by_concept(dataset)),
+        short=_short(sets, kept),
+        yields=tuple(yields),
         root_sha256=manifest.root_sha256 or "",
         report=backend.where(REPORT),
     )
+
+
+def _write_card(dataset: str, model: Mapping[str, Any]) -> None:
+    with open_records(dataset) as records:
+        yields, short = yield_by_concept(records), shortfalls(records)
+        skews = [join_skew(records, name) for name in sidecars(dataset)]
+    write_card(dataset, dataset_card(load_dataset(dataset), yields, short, card_facts(model), skews))
 
 
 def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:

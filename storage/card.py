@@ -8,6 +8,7 @@ from typing import Any
 
 from .backend import open_backend
 from .manifest import DatasetManifest, Where
+from .skewed import SkewJoin
 
 CARD = "README.md"
 _SIZES = [
@@ -52,6 +53,7 @@ def dataset_card(
     yields: Iterable[Mapping[str, Any]],
     shortfalls: Iterable[Mapping[str, Any]],
     model: Mapping[str, Any],
+    skews: Sequence[SkewJoin] = (),
 ) -> str:
     """README.md of a dataset; no time in it, so the same dataset gives the same card.
 
@@ -60,6 +62,7 @@ def dataset_card(
         yields: rows of `metadata.yield_by_concept`.
         shortfalls: rows of `metadata.shortfalls`.
         model: "id", "license" and "sha256" of the weights, "use_restrictions" if they have any.
+        skews: what the skew sidecars say, by `skewed.join_skew`.
     """
     name = _title(manifest)
     parts = [
@@ -70,6 +73,7 @@ def dataset_card(
         _yield(list(yields)),
         _short(list(shortfalls), manifest.missing),
         _filters(manifest.header),
+        *([_skews(skews)] if skews else []),
         _model(model),
         "## Reading it\n\n" + _READING,
     ]
@@ -193,6 +197,23 @@ def _filters(header: Mapping[str, Any]) -> str:
         "Each candidate set was scored and rejected whole if a score broke its limit. Rejected candidates "
         "are in the Parquet files with their scores and the reason, without an image. Empty scores were not "
         "computed.\n\n" + body
+    )
+
+
+def _skews(found: Sequence[SkewJoin]) -> str:
+    columns = ("file", "images", "with skew", "mean skew", "below 0", "at 0", "above 0")
+    rows = []
+    for one in found:
+        total = one.total
+        shares = [
+            "" if total[name] is None else f"{total[name]:.0%}" for name in ("negative", "zero", "positive")
+        ]
+        mean = "" if total["mean_skew"] is None else f"{total['mean_skew']:.3g}"
+        rows.append([one.name, total["images"], total["with_skew"], mean, *shares])
+    return (
+        "## Instance skew\n\n"
+        "What models at one state of their weights make of the kept images, by key; shares are of the images with a "
+        "skew.\n\n" + _table(columns, rows)
     )
 
 

@@ -1,0 +1,142 @@
+"""A dataset's records as tables that DuckDB asks in bounded memory: the Parquet files of the manifests, and the plan."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from .backend import open_backend
+from .errors import CounterpoiseError, ShardDamaged
+from .manifest import DatasetManifest, Where, list_shards, load_dataset
+from .plan import PLAN, plan_bytes, read_table
+from .reading import check_bytes
+from .records import schema
+from .shardfile import ShardRecord
+
+Row = dict[str, Any]
+MEMORY = "400MB"
+MOST_THREADS = 4
+PLAN_ROW = "plan_row"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of the finished shards and the plan, opened and checked once for many questions.
+
+    Attributes:
+        dataset: the folder.
+        manifest: `dataset.json` as read then.
+        shards: the finished shards, whose Parquet files are the view `records`.
+        connection: knows `records` and `planned`, whose column `plan_row` is the place in the plan.
+    """
+
+    dataset: Where
+    manifest: DatasetManifest
+    shards: tuple[ShardRecord, ...]
+    connection: duckdb.DuckDBPyConnection
+
+    def ask(self, sql: str, values: Sequence[object] | None = None) -> list[Row]:
+        """The answer to a question as rows; only what is small should be asked for.
+
+        Raises:
+            CounterpoiseError: it does not fit the memory and the room for spilling.
+            ShardDamaged: a Parquet cannot be read.
+        """
+        with self._explained():
+            answer = self.connection.execute(sql, values)
+            names = [column[0] for column in answer.description]
+            return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+    def ask_table(self, sql: str, values: Sequence[object] | None = None) -> pa.Table:
+        """The answer to a question as an Arrow table; raises like `ask`."""
+        with self._explained():
+            return self.connection.execute(sql, values).to_arrow_table()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
+            raise CounterpoiseError(
+                f"{self.dataset}: the question does not fit {MEMORY} of memory and the room in "
+                f"{tempfile.gettempdir()}: make room there, or set TMPDIR to a folder with more."
+            ) from error
+        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
+            text = " ".join(str(error).split())
+            raise ShardDamaged(f"{self.dataset}: its records cannot be read: {text}.") from error
+
+
+def connect(threads: int | None = None, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
+    """A connection of bounded memory; what does not fit is spilled to a folder that goes with it.
+
+    Answers depend on no number of threads as long as they are ordered and sum whole numbers alone.
+    """
+    spill = Path(tempfile.gettempdir()) / f"counterpoise-{secrets.token_hex(8)}"  # made when first needed
+    return duckdb.connect(
+        config={
+            "threads": threads or min(_cores(), MOST_THREADS),
+            "memory_limit": memory,
+            "temp_directory": str(spill),
+            "autoinstall_known_extensions": False,
+        }
+    )
+
+
+@contextlib.contextmanager
+def open_records(
+    dataset: Where, threads: int | None = None, memory: str = MEMORY, check: bool = True
+) -> Iterator[Records]:
+    """Open a dataset for questions; inside the block its Parquet files are read as they were checked.
+
+    Args:
+        dataset: a folder.
+        threads: how many DuckDB may use; as many as there are cores, at most `MOST_THREADS`, if None.
+        memory: what DuckDB may use before it spills to a temporary folder.
+        check: read every Parquet once before, to compare its sha256 with its manifest's.
+
+    Raises:
+        ShardDamaged: a manifest, a Parquet or the plan is damaged.
+    """
+    backend, manifest, shards = open_backend(dataset), load_dataset(dataset), tuple(list_shards(dataset))
+    planned = read_table(plan_bytes(backend, manifest.plan), backend.where(PLAN))
+    with connect(threads, memory) as connection:
+        shard_records(connection, dataset, manifest, shards, check).create_view("records")
+        places = pa.array(range(len(planned)), pa.int64())
+        connection.register("planned", planned.append_column(PLAN_ROW, places))
+        yield Records(dataset, manifest, shards, connection)
+
+
+def shard_records(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: Where,
+    manifest: DatasetManifest,
+    shards: Sequence[ShardRecord],
+    check: bool,
+) -> duckdb.DuckDBPyRelation:
+    """The Parquet files of these shards as one relation."""
+    backend, paths = open_backend(dataset), []
+    for shard in shards:
+        where = backend.where(shard.parquet.path)
+        with backend.open(shard.parquet.path) as file:
+            if check:
+                check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
+        paths.append(glob.escape(where))
+    if paths:
+        return connection.read_parquet(paths)
+    return connection.from_arrow(schema(list(manifest.axes)).empty_table())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

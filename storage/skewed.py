@@ -1,0 +1,140 @@
+"""Instance skew joined to the records by key: what a sidecar in `skew/` says about every value of every axis."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from .backend import open_backend
+from .checks import cell_values
+from .errors import CounterpoiseError, ShardDamaged
+from .manifest import Where
+from .metadata import Asked, opened
+from .query import Records, Row
+
+SKEWS = "skew"
+_SIDECAR = re.compile(r"[^/]+\.parquet")
+_NEEDED = {"key": ("VARCHAR",), "skew": ("DOUBLE",), "multiplicity": ("INTEGER",)}
+# Sums of whole numbers do not depend on the order of the rows, so skews are summed in units of 2**-32.
+_SUMS = {
+    "images": "sum(images)",
+    "with_skew": "sum(with_skew)",
+    "mean_skew": "CASE WHEN bool_and(summable) THEN sum(units) / 4294967296.0 / nullif(sum(with_skew), 0) END",
+    "negative": "sum(negative) / nullif(sum(with_skew), 0)",
+    "zero": "sum(zero) / nullif(sum(with_skew), 0)",
+    "positive": "sum(positive) / nullif(sum(with_skew), 0)",
+    "multiplicity": "coalesce(sum(multiplicity), 0)::BIGINT",
+}
+# Rows of the join carry the member's number alone: what they would spill to the disk is what the join costs.
+_CELLS = """
+    CREATE OR REPLACE TEMP TABLE cells AS
+    SELECT concept, member, count(*)::BIGINT AS images, count(skew)::BIGINT AS with_skew, count(skews.key) AS known,
+           (count(*) FILTER (skew < 0))::BIGINT AS negative, (count(*) FILTER (skew = 0))::BIGINT AS zero,
+           (count(*) FILTER (skew > 0))::BIGINT AS positive, coalesce(bool_and(abs(skew) < 1e6), true) AS summable,
+           sum(CASE WHEN abs(skew) < 1e6 THEN round(skew * 4294967296.0)::BIGINT END) AS units,
+           sum(multiplicity) AS multiplicity
+    FROM (SELECT key, concept, member FROM records WHERE kept) AS kept_images LEFT JOIN skews ON skews.key = kept_images.key
+    GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SkewJoin:
+    """What a sidecar says about the kept images.
+
+    Rows hold images (kept), with_skew (of these, in the sidecar), mean_skew over those (None where one is infinite
+    or too large to sum, or none is there), negative, zero and positive (shares of with_skew), and multiplicity (its sum).
+
+    Attributes:
+        name: of the sidecar inside the dataset.
+        total: one row over all kept images.
+        values: one row per concept, axis and value, in this order, axes and values as the dataset has them.
+        unknown: rows of the sidecar whose key is no kept image's.
+    """
+
+    name: str
+    total: Row
+    values: Sequence[Row]
+    unknown: int
+
+
+def sidecars(dataset: Where) -> list[str]:
+    """Names of the skew sidecars inside a dataset, sorted."""
+    names = filter(_SIDECAR.fullmatch, open_backend(dataset).names(SKEWS))
+    return [f"{SKEWS}/{name}" for name in names]
+
+
+def join_skew(asked: Asked, name: str) -> SkewJoin:
+    """Join a sidecar to the kept images by key, once, and sum up by value.
+
+    Args:
+        asked: a dataset's folder, or its open records.
+        name: of the sidecar inside the dataset, as `sidecars` gives it; its own bytes are not checked here.
+
+    Raises:
+        ShardDamaged: a manifest or a Parquet is damaged, or the sidecar is no such Parquet.
+        CounterpoiseError: the sidecar names a key twice.
+    """
+    with opened(asked) as records:
+        _open_sidecar(records, name)
+        axes = list(records.manifest.axes)
+        records.ask(_CELLS)
+        records.connection.register("members", _members(records.manifest.axes))
+        (total,) = records.ask(f"SELECT {_selected()} FROM cells")
+        (rest,) = records.ask(
+            "SELECT (SELECT count(*) FROM skews) - coalesce(sum(known), 0)::BIGINT AS unknown FROM cells"
+        )
+        kept = sum(shard.counts["images"] for shard in records.shards)
+        if (total["images"] or 0) != kept:
+            where = open_backend(records.dataset).where(name)
+            raise CounterpoiseError(f"{where}: names a key twice; one row per image is wanted, make it anew.")
+        values = [row for axis in axes for row in _by_value(records, axis)]
+        order = {axis: place for place, axis in enumerate(axes)}
+        values.sort(key=lambda row: (row["concept"], order[row["axis"]]))
+        return SkewJoin(name, _whole(total), values, rest["unknown"])
+
+
+def _open_sidecar(records: Records, name: str) -> None:
+    where = open_backend(records.dataset).where(name)
+    try:
+        found = records.connection.read_parquet([glob.escape(where)])
+        kinds = dict(zip(found.columns, map(str, found.types), strict=True))
+        found.create_view("skews", replace=True)
+    except duckdb.Error as error:
+        raise ShardDamaged(f"{where} is damaged or missing: no whole Parquet file.") from error
+    for column, wanted in _NEEDED.items():
+        if kinds.get(column) not in wanted:
+            text = f"column {column!r} is {kinds.get(column, 'missing')}, wanted {' or '.join(wanted)}"
+            raise ShardDamaged(f"{where}: {text}; make the sidecar anew.")
+
+
+def _members(axes: Mapping[str, Sequence[str]]) -> pa.Table:
+    """The values of every member: it is the index of its cell."""
+    rows = [{"member": member, **values} for member, values in enumerate(cell_values(axes))]
+    return pa.Table.from_pylist(rows)
+
+
+def _by_value(records: Records, axis: str) -> list[Row]:
+    """One row per concept and value of an axis, values in the dataset's order."""
+    return records.ask(
+        f"""
+        SELECT concept, '{axis}' AS axis, "{axis}" AS value, {_selected()}
+        FROM cells JOIN members USING (member) GROUP BY concept, "{axis}"
+        ORDER BY concept, list_position(?::VARCHAR[], "{axis}")
+        """,
+        [list(records.manifest.axes[axis])],
+    )
+
+
+def _selected() -> str:
+    return ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
+
+
+def _whole(row: Row) -> Row:
+    """The total of no images is 0, not null."""
+    return {**row, **{name: row[name] or 0 for name in ("images", "with_skew")}}
