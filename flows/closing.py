@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generators.plan import PlannedSet
-from storage import finish_dataset, load_dataset
+from storage import DatasetManifest, finish_dataset, load_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
 from storage.metadata import kept_sets, shortfalls, yield_by_concept
@@ -19,6 +19,7 @@ from . import cost
 
 REPORT = "report/report.html"
 SHEET = "report/contact_sheet.png"
+_MAX_PAGE = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +90,14 @@ def close_dataset(
         workers: shards at a time.
         made: shards made by this run.
     """
-    before = load_dataset(dataset)
+    if images:
+        cost.add_run(dataset, images, seconds, workers)
     manifest = finish_dataset(dataset)
+    _write_pages(dataset, manifest, model, renew=made > 0)
+    while (latest := finish_dataset(dataset)).sha256 != manifest.sha256:  # somebody else closed it meanwhile
+        manifest = latest
+        _write_pages(dataset, manifest, model)
     backend = open_backend(dataset)
-    stale = made or before.sha256 != manifest.sha256
-    if stale or not (backend.exists(CARD) and backend.exists(REPORT)):
-        if images:
-            cost.add_run(dataset, images, seconds, workers)
-        _write_card(dataset, model)
-        from .report import write_report
-
-        write_report(dataset)
     with open_records(dataset) as records:
         yields, kept = yield_by_concept(records), kept_sets(records)
     return Outcome(
@@ -113,6 +111,25 @@ def close_dataset(
         root_sha256=manifest.root_sha256 or "",
         report=backend.where(REPORT),
     )
+
+
+def _write_pages(
+    dataset: str, manifest: DatasetManifest, model: Mapping[str, Any], renew: bool = False
+) -> None:
+    """Write card and report, or those of them that speak of other shards than there are."""
+    if renew or not _speaks_of(dataset, CARD, manifest):
+        _write_card(dataset, model)
+    if renew or not _speaks_of(dataset, REPORT, manifest):
+        from .report import write_report
+
+        write_report(dataset)
+
+
+def _speaks_of(dataset: str, name: str, manifest: DatasetManifest) -> bool:
+    """Whether a page is there and names the root hash: a run may have been killed before it came to write it."""
+    backend = open_backend(dataset)
+    wanted = (manifest.root_sha256 or "none")[:12].encode()
+    return backend.exists(name) and wanted in backend.read(name, _MAX_PAGE)
 
 
 def _write_card(dataset: str, model: Mapping[str, Any]) -> None:

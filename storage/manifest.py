@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import LocalBackend, open_backend
+from .backend import LocalBackend, fault_point, open_backend
 from .canonical import first_difference, plain, recipe_hash, seal, sha256, unseal
 from .checks import check_axes
 from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
@@ -136,11 +136,14 @@ def _create_header(backend: LocalBackend, body: dict[str, Any]) -> bool:
         return staging.create(staging.stage(HEADER, [seal(body)]), HEADER)
 
 
-def _rewrite(backend: LocalBackend, body: dict[str, Any]) -> None:
+def _rewrite(backend: LocalBackend, body: dict[str, Any]) -> bool:
+    """False, and nothing done, where the header is so already."""
     content = seal(body)
-    if content != backend.read(HEADER, MAX_MANIFEST):
-        with backend.staging() as staging:
-            staging.put(staging.stage(HEADER, [content]), HEADER)
+    if content == backend.read(HEADER, MAX_MANIFEST):
+        return False
+    with backend.staging() as staging:
+        staging.put(staging.stage(HEADER, [content]), HEADER)
+    return True
 
 
 def _require_same_header(
@@ -224,8 +227,18 @@ def read_plan(dataset: Where) -> list[dict[str, Any]]:
 
 
 def finish_dataset(dataset: Where) -> DatasetManifest:
-    """Bring the list of shards, the counts and the root hash up to date; same shards, same bytes."""
+    """Bring the list of shards, the counts and the root hash up to date; same shards, same bytes.
+
+    Several may finish at the same time: whoever writes looks again afterwards, so that the last list is whole.
+    """
     backend = open_backend(dataset)
+    while _relist(backend):
+        fault_point("relisted")
+    return load_dataset(dataset)
+
+
+def _relist(backend: LocalBackend) -> bool:
+    """Write the list of the shards that are there; False if it was written so already."""
     body = _read_header(backend)
     records = [read_shard(backend, index, body["dataset_id"]) for index in shard_indices(backend)]
     entries = [
@@ -235,8 +248,7 @@ def finish_dataset(dataset: Where) -> DatasetManifest:
     for shard in records:
         total.update(shard.counts)
     changes = {"shards": entries, "counts": dict(sorted(total.items())), "root_sha256": root_hash(records)}
-    _rewrite(backend, {**body, **changes})
-    return load_dataset(dataset)
+    return _rewrite(backend, {**body, **changes})
 
 
 def root_hash(shards: Sequence[ShardRecord | ShardEntry]) -> str:
