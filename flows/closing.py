@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generators.plan import PlannedSet
-from storage import DatasetManifest, finish_dataset, load_dataset
+from storage import DatasetManifest, finish_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
 from storage.metadata import kept_sets, shortfalls, yield_by_concept
@@ -133,10 +133,12 @@ def _speaks_of(dataset: str, name: str, manifest: DatasetManifest) -> bool:
 
 
 def _write_card(dataset: str, model: Mapping[str, Any]) -> None:
+    """Write the card; it names the list that was there before its numbers were counted, so it never looks newer."""
     with open_records(dataset) as records:
         yields, short = yield_by_concept(records), shortfalls(records)
         skews = [join_skew(records, name) for name in sidecars(dataset)]
-    write_card(dataset, dataset_card(load_dataset(dataset), yields, short, card_facts(model), skews))
+        card = dataset_card(records.manifest, yields, short, card_facts(model), skews)
+    write_card(dataset, card)
 
 
 def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:

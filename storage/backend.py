@@ -105,6 +105,11 @@ class LocalBackend:
         except OSError as error:
             raise explain(error, self.where(folder)) from error
 
+    def folders(self) -> list[str]:
+        """Sorted names of the folders in the dataset, without links to elsewhere."""
+        paths = ((name, self.root / name) for name in self.names())
+        return [name for name, path in paths if path.is_dir() and not path.is_symlink()]
+
     def open(self, name: str) -> BufferedReader:
         """A file for reading.
 

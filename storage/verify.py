@@ -134,7 +134,7 @@ def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[
 
 def _staged(backend: LocalBackend) -> list[str]:
     """Files that were written but never published."""
-    inside = [f"{SHARDS}/{name}" for name in backend.names(SHARDS)]
+    inside = [f"{folder}/{name}" for folder in backend.folders() for name in backend.names(folder)]
     return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
 
 
