@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import duckdb
 
 from .manifest import Where, list_shards, load_dataset
-from .query import PLAN_ROW, Records, Row, connect, open_records, shard_records
+from .query import PLAN_ROW, Records, Row, checked_paths, connect, open_records, shard_records
 from .records import SCORES
 
 Asked = Where | Records
@@ -33,7 +33,9 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     Raises:
         ShardDamaged: a manifest or a Parquet is damaged.
     """
-    return shard_records(connect(threads), dataset, load_dataset(dataset), list_shards(dataset), check)
+    manifest = load_dataset(dataset)
+    paths = checked_paths(dataset, list_shards(dataset), check)
+    return shard_records(connect(threads), manifest, paths)
 
 
 @contextlib.contextmanager

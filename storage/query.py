@@ -26,6 +26,12 @@ from .shardfile import ShardRecord
 Row = dict[str, Any]
 MEMORY = "400MB"
 MOST_THREADS = 4
+_NO_ANSWER = (
+    duckdb.OutOfMemoryException,
+    duckdb.IOException,
+    duckdb.InvalidInputException,
+    duckdb.SerializationException,
+)
 PLAN_ROW = "plan_row"
 
 
@@ -66,13 +72,13 @@ class Records:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (duckdb.OutOfMemoryException, MemoryError) as error:
-            raise CounterpoiseError(
-                f"{self.dataset}: the question does not fit {MEMORY} of memory and the room in "
-                f"{tempfile.gettempdir()}: make room there, or set TMPDIR to a folder with more."
-            ) from error
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
+        except _NO_ANSWER as error:
             text = " ".join(str(error).split())
+            if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in text:
+                raise CounterpoiseError(
+                    f"{self.dataset}: the question does not fit {MEMORY} of memory and the room in "
+                    f"{tempfile.gettempdir()}: make room there, or set TMPDIR to a folder with more."
+                ) from error
             raise ShardDamaged(f"{self.dataset}: its records cannot be read: {text}.") from error
 
 
@@ -109,30 +115,36 @@ def open_records(
     """
     backend, manifest, shards = open_backend(dataset), load_dataset(dataset), tuple(list_shards(dataset))
     planned = read_table(plan_bytes(backend, manifest.plan), backend.where(PLAN))
+    paths = checked_paths(dataset, shards, check)
     with connect(threads, memory) as connection:
-        shard_records(connection, dataset, manifest, shards, check).create_view("records")
+        shard_records(connection, manifest, paths).create_view("records")
         places = pa.array(range(len(planned)), pa.int64())
         connection.register("planned", planned.append_column(PLAN_ROW, places))
         yield Records(dataset, manifest, shards, connection)
 
 
-def shard_records(
-    connection: duckdb.DuckDBPyConnection,
-    dataset: Where,
-    manifest: DatasetManifest,
-    shards: Sequence[ShardRecord],
-    check: bool,
-) -> duckdb.DuckDBPyRelation:
-    """The Parquet files of these shards as one relation."""
+def checked_paths(dataset: Where, shards: Sequence[ShardRecord], check: bool) -> list[str]:
+    """Where the Parquet files of these shards are, each compared with its manifest if `check`.
+
+    Raises:
+        ShardDamaged: one is missing, or is another.
+    """
     backend, paths = open_backend(dataset), []
     for shard in shards:
         where = backend.where(shard.parquet.path)
         with backend.open(shard.parquet.path) as file:
             if check:
                 check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
-        paths.append(glob.escape(where))
+        paths.append(where)
+    return paths
+
+
+def shard_records(
+    connection: duckdb.DuckDBPyConnection, manifest: DatasetManifest, paths: Sequence[str]
+) -> duckdb.DuckDBPyRelation:
+    """Parquet files of shards as one relation."""
     if paths:
-        return connection.read_parquet(paths)
+        return connection.read_parquet([glob.escape(path) for path in paths])
     return connection.from_arrow(schema(list(manifest.axes)).empty_table())
 
 
