@@ -69,13 +69,14 @@ def test_the_bars_of_metadata() -> None:
 def test_both_ways_of_publishing_store_the_same(tmp_path: Path) -> None:
     shards = [publishing.shard_samples(index, 1, 300) for index in range(2)]
     work = publishing.Work(shards, tmp_path)
-    work.ours()
-    work.theirs()
+    work.timed("ours")
+    work.timed("theirs")
     wanted = {s.key: hashlib.sha256(s.image or b"").hexdigest() for samples in shards for s in samples}
     assert verify(tmp_path / "ours") == [] and len(wanted) == 48
     ours = [sample for index in range(2) for sample in read_samples(tmp_path / "ours", index)]
     assert {s.key: hashlib.sha256(s.image or b"").hexdigest() for s in ours} == wanted
     assert dict(publishing.decoded(tmp_path / "theirs")) == wanted
+    assert min(*work.cpu["ours"], *work.cpu["theirs"]) > 0
     gc.collect()  # webdataset leaves a file open, which is to be told of here and not later
     assert {round(len(s.image or b""), -2) for s in ours} <= {300, 400, 500}
 

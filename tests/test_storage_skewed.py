@@ -71,7 +71,7 @@ def same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return near and all(found[name] == value for name, value in wanted.items() if name != "mean_skew")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_join_is_what_python_counts(
     dataset: Path, kept: list[dict[str, Any]], data: st.DataObject
