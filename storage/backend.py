@@ -157,6 +157,20 @@ class LocalBackend:
         finally:
             os.close(descriptor)
 
+    @contextlib.contextmanager
+    def turn(self, folder: str) -> Iterator[None]:
+        """Wait until nobody else is in such a block of this folder, so that what is read may be written changed."""
+        try:
+            _make_folder(self.root / folder)
+            descriptor = os.open(self.root / folder, os.O_RDONLY)
+        except OSError as error:
+            raise explain(error, self.where(folder)) from error
+        try:
+            _lock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
 
 class Staging:
     """One writer's attempt: stage, check, publish."""

@@ -102,7 +102,7 @@ def connect(threads: int | None = None, memory: str = MEMORY) -> duckdb.DuckDBPy
 def open_records(
     dataset: Where, threads: int | None = None, memory: str = MEMORY, check: bool = True
 ) -> Iterator[Records]:
-    """Open a dataset for questions; inside the block its Parquet files are read as they were checked.
+    """Open a dataset for questions; its files are compared with their manifests once, before the first.
 
     Args:
         dataset: a folder.

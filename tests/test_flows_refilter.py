@@ -142,6 +142,22 @@ def test_the_verdict_in_sql_is_the_one_in_python(
     assert found == [judge(whole, given_limits).reason for whole in candidates]
 
 
+def test_the_share_that_reads_is_judged_alike_at_its_limit() -> None:
+    counts = [(read, known) for known in range(1, 8) for read in range(known + 1)]
+    rows = [
+        {"candidate": n, "attribute_ok": m < read}
+        for n, (read, known) in enumerate(counts)
+        for m in range(known)
+    ]
+    CONNECTION.register("records", pa.Table.from_pylist(rows))
+    for limit in {read / known for read, known in counts}:
+        limits = Thresholds(attribute_share=limit, nsfw=None, faces=None)
+        sql = f"SELECT {verdict_sql(limits)} FROM records GROUP BY candidate ORDER BY candidate"
+        found = [reason for (reason,) in CONNECTION.sql(sql).fetchall()]
+        whole = [[{"attribute_ok": m < read} for m in range(known)] for read, known in counts]
+        assert found == [judge(members, limits).reason for members in whole]
+
+
 def test_previews_are_not_judged_again(tmp_path: Path) -> None:
     limits = {"clip_text": 0.2, "nsfw": 0.5, "faces": None, "attribute_share": None}
     create_dataset(tmp_path, {**HEADER, "recipe": {"thresholds": limits}}, plan_rows())
