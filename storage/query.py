@@ -63,11 +63,6 @@ class Records:
             names = [column[0] for column in answer.description]
             return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
-    def ask_table(self, sql: str, values: Sequence[object] | None = None) -> pa.Table:
-        """The answer to a question as an Arrow table; raises like `ask`."""
-        with self._explained():
-            return self.connection.execute(sql, values).to_arrow_table()
-
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:

@@ -82,20 +82,20 @@ def join_skew(asked: Asked, name: str) -> SkewJoin:
     """
     with opened(asked) as records:
         _open_sidecar(records, name)
-        axes = list(records.manifest.axes)
         records.ask(_CELLS)
         records.connection.register("members", _members(records.manifest.axes))
         (total,) = records.ask(f"SELECT {_selected()} FROM cells")
         (rest,) = records.ask(
             "SELECT (SELECT count(*) FROM skews) - coalesce(sum(known), 0)::BIGINT AS unknown FROM cells"
         )
-        kept = sum(shard.counts["images"] for shard in records.shards)
-        if (total["images"] or 0) != kept:
+        (kept,) = records.ask("SELECT count(*) AS images FROM records WHERE kept")
+        if (total["images"] or 0) != kept["images"]:
             where = open_backend(records.dataset).where(name)
             raise CounterpoiseError(f"{where}: names a key twice; one row per image is wanted, make it anew.")
-        values = [row for axis in axes for row in _by_value(records, axis)]
-        order = {axis: place for place, axis in enumerate(axes)}
-        values.sort(key=lambda row: (row["concept"], order[row["axis"]]))
+        values = [
+            row for place, axis in enumerate(records.manifest.axes) for row in _by_value(records, axis, place)
+        ]
+        values.sort(key=lambda row: str(row["concept"]))
         return SkewJoin(name, _whole(total), values, rest["unknown"])
 
 
@@ -114,18 +114,19 @@ def _open_sidecar(records: Records, name: str) -> None:
 
 
 def _members(axes: Mapping[str, Sequence[str]]) -> pa.Table:
-    """The values of every member: it is the index of its cell."""
-    rows = [{"member": member, **values} for member, values in enumerate(cell_values(axes))]
+    """The values of every member, which is the index of its cell, as columns v0, v1, ... in the order of the axes."""
+    cells = [list(cell.values()) for cell in cell_values(axes)]
+    rows = [{"member": n, **{f"v{k}": value for k, value in enumerate(cell)}} for n, cell in enumerate(cells)]
     return pa.Table.from_pylist(rows)
 
 
-def _by_value(records: Records, axis: str) -> list[Row]:
+def _by_value(records: Records, axis: str, place: int) -> list[Row]:
     """One row per concept and value of an axis, values in the dataset's order."""
     return records.ask(
         f"""
-        SELECT concept, '{axis}' AS axis, "{axis}" AS value, {_selected()}
-        FROM cells JOIN members USING (member) GROUP BY concept, "{axis}"
-        ORDER BY concept, list_position(?::VARCHAR[], "{axis}")
+        SELECT concept, '{axis}' AS axis, v{place} AS value, {_selected()}
+        FROM cells JOIN members USING (member) GROUP BY concept, v{place}
+        ORDER BY concept, list_position(?::VARCHAR[], v{place})
         """,
         [list(records.manifest.axes[axis])],
     )

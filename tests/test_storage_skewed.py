@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storage_world import AXES, fill, start
+from storage_world import AXES, ENVIRONMENT, HEADER, RECIPE, fill, plan_rows, shard_samples, start
 
 from flows.report import write_report
-from storage import CounterpoiseError, ShardDamaged, finish_dataset, load_dataset
+from storage import (
+    CounterpoiseError,
+    ShardDamaged,
+    create_dataset,
+    finish_dataset,
+    load_dataset,
+    publish_shard,
+)
 from storage.card import dataset_card
 from storage.metadata import shortfalls, table, yield_by_concept
 from storage.query import connect, open_records
@@ -149,6 +157,22 @@ def test_the_sidecars_are_those_of_the_folder(dataset: Path, tmp_path: Path) -> 
     write(dataset, [])
     (dataset / "skew/model.json").write_text("{}")
     assert sidecars(dataset) == [NAME]
+
+
+def test_axes_may_have_the_names_of_sums(tmp_path: Path) -> None:
+    axes = {"images": AXES["gender"], "value": AXES["race"]}
+    create_dataset(tmp_path, {**HEADER, "axes": axes}, plan_rows())
+    samples = [
+        replace(s, attributes=dict(zip(axes, s.attributes.values(), strict=True))) for s in shard_samples(0)
+    ]
+    publish_shard(tmp_path, 0, samples, list(axes), RECIPE, ENVIRONMENT)
+    (tmp_path / "skew").mkdir()
+    write(tmp_path, [("chef_0000-00", 0.5, 1)])
+    rows = join_skew(tmp_path, NAME).values
+    assert [(r["axis"], r["value"]) for r in rows if r["with_skew"]] == [
+        ("images", "woman"),
+        ("value", "Asian"),
+    ]
 
 
 def test_nothing_kept_has_no_skew(tmp_path: Path) -> None:
