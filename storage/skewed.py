@@ -16,31 +16,43 @@ from .errors import CounterpoiseError, ShardDamaged
 from .manifest import Where
 from .metadata import Asked, opened
 from .query import Records, Row
+from .records import sample_key
 
 SKEWS = "skew"
 _SIDECAR = re.compile(r"[^/]+\.parquet")
 _NEEDED = {"key": ("VARCHAR",), "skew": ("DOUBLE",), "multiplicity": ("INTEGER",)}
 # Sums of whole numbers do not depend on the order of the rows, so skews are summed in units of 2**-32.
 _SUMS = {
-    "images": "sum(images)",
-    "with_skew": "sum(with_skew)",
+    "images": "coalesce(sum(images), 0)::BIGINT",
+    "with_skew": "coalesce(sum(with_skew), 0)::BIGINT",
     "mean_skew": "CASE WHEN bool_and(summable) THEN sum(units) / 4294967296.0 / nullif(sum(with_skew), 0) END",
     "negative": "sum(negative) / nullif(sum(with_skew), 0)",
     "zero": "sum(zero) / nullif(sum(with_skew), 0)",
     "positive": "sum(positive) / nullif(sum(with_skew), 0)",
     "multiplicity": "coalesce(sum(multiplicity), 0)::BIGINT",
 }
-# Rows of the join carry the member's number alone: what they would spill to the disk is what the join costs.
+# A key is the id of its set and the number of its member. Sets are kept whole, so the sidecar is joined to the kept sets,
+# of which there are fewer than images by the size of a set: little to hold, and nothing to spill.
+_KNOWN = """
+    CREATE OR REPLACE TEMP VIEW known AS
+    SELECT set_id, concept, member, skew, multiplicity
+    FROM (SELECT left(key, -3) AS set_id, right(key, 3) AS suffix, skew, multiplicity FROM skews)
+    JOIN members USING (suffix) JOIN (SELECT set_id, concept FROM records WHERE kept AND member = 0) USING (set_id)
+"""
 _CELLS = """
     CREATE OR REPLACE TEMP TABLE cells AS
-    SELECT concept, member, count(*)::BIGINT AS images, count(skew)::BIGINT AS with_skew, count(skews.key) AS known,
-           (count(*) FILTER (skew < 0))::BIGINT AS negative, (count(*) FILTER (skew = 0))::BIGINT AS zero,
-           (count(*) FILTER (skew > 0))::BIGINT AS positive, coalesce(bool_and(abs(skew) < 1e6), true) AS summable,
-           sum(CASE WHEN abs(skew) < 1e6 THEN round(skew * 4294967296.0)::BIGINT END) AS units,
-           sum(multiplicity) AS multiplicity
-    FROM (SELECT key, concept, member FROM records WHERE kept) AS kept_images LEFT JOIN skews ON skews.key = kept_images.key
-    GROUP BY ALL
+    SELECT * FROM (SELECT concept, member, count(*) AS images FROM records WHERE kept GROUP BY ALL) LEFT JOIN (
+        SELECT concept, member, count(*) AS known, count(skew) AS with_skew, count(*) FILTER (skew < 0) AS negative,
+               count(*) FILTER (skew = 0) AS zero, count(*) FILTER (skew > 0) AS positive,
+               bool_and(abs(skew) < 1e6) AS summable, sum(multiplicity) AS multiplicity,
+               sum(CASE WHEN abs(skew) < 1e6 THEN round(skew * 4294967296.0)::BIGINT END) AS units
+        FROM known GROUP BY ALL
+    ) USING (concept, member)
 """
+_TWICE = """
+    SELECT set_id FROM known GROUP BY set_id HAVING count(*) > bit_count(bit_or(1::HUGEINT << member::INTEGER)) LIMIT 1
+"""
+_UNKNOWN = "SELECT (SELECT count(*) FROM skews) - coalesce(sum(known), 0)::BIGINT AS unknown FROM cells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +94,21 @@ def join_skew(asked: Asked, name: str) -> SkewJoin:
     """
     with opened(asked) as records:
         _open_sidecar(records, name)
-        records.ask(_CELLS)
         records.connection.register("members", _members(records.manifest.axes))
+        records.ask(_KNOWN)
+        if twice := records.ask(_TWICE):
+            where, set_id = open_backend(records.dataset).where(name), twice[0]["set_id"]
+            raise CounterpoiseError(
+                f"{where}: names a key of set {set_id} twice; one row per image is wanted, make it anew."
+            )
+        records.ask(_CELLS)
         (total,) = records.ask(f"SELECT {_selected()} FROM cells")
-        (rest,) = records.ask(
-            "SELECT (SELECT count(*) FROM skews) - coalesce(sum(known), 0)::BIGINT AS unknown FROM cells"
-        )
-        (kept,) = records.ask("SELECT count(*) AS images FROM records WHERE kept")
-        if (total["images"] or 0) != kept["images"]:
-            where = open_backend(records.dataset).where(name)
-            raise CounterpoiseError(f"{where}: names a key twice; one row per image is wanted, make it anew.")
+        (rest,) = records.ask(_UNKNOWN)
         values = [
             row for place, axis in enumerate(records.manifest.axes) for row in _by_value(records, axis, place)
         ]
         values.sort(key=lambda row: str(row["concept"]))
-        return SkewJoin(name, _whole(total), values, rest["unknown"])
+        return SkewJoin(name, total, values, rest["unknown"])
 
 
 def _open_sidecar(records: Records, name: str) -> None:
@@ -114,9 +126,12 @@ def _open_sidecar(records: Records, name: str) -> None:
 
 
 def _members(axes: Mapping[str, Sequence[str]]) -> pa.Table:
-    """The values of every member, which is the index of its cell, as columns v0, v1, ... in the order of the axes."""
+    """Every member with the end of its keys and its values, as columns v0, v1, ... in the order of the axes."""
     cells = [list(cell.values()) for cell in cell_values(axes)]
-    rows = [{"member": n, **{f"v{k}": value for k, value in enumerate(cell)}} for n, cell in enumerate(cells)]
+    rows = [
+        {"member": n, "suffix": sample_key("", n), **{f"v{k}": value for k, value in enumerate(cell)}}
+        for n, cell in enumerate(cells)
+    ]
     return pa.Table.from_pylist(rows)
 
 
@@ -134,8 +149,3 @@ def _by_value(records: Records, axis: str, place: int) -> list[Row]:
 
 def _selected() -> str:
     return ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
-
-
-def _whole(row: Row) -> Row:
-    """The total of no images is 0, not null."""
-    return {**row, **{name: row[name] or 0 for name in ("images", "with_skew")}}

@@ -30,6 +30,17 @@ from storage.query import connect, open_records
 from storage.skewed import join_skew, sidecars
 
 NAME = "skew/model-0123456789ab-1.parquet"
+STRANGERS = (
+    "other-00",
+    "chef_0000-99",
+    "chef_0000-06",
+    "chef_0000-+1",
+    "chef_0000-1",
+    "chef_0000_01",
+    "-01",
+    "é",
+    "",
+)
 SCHEMA = pa.schema(
     {"key": pa.string(), "skew": pa.float64(), "weight": pa.float64(), "multiplicity": pa.int32()}
 )
@@ -85,8 +96,8 @@ def test_the_join_is_what_python_counts(
     dataset: Path, kept: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     number = st.one_of(st.floats(-30, 30), st.just(0.0), st.none(), st.just(-math.inf))
-    chosen = data.draw(st.lists(st.sampled_from(range(len(kept) + 3)), unique=True))
-    keys = [*(row["key"] for row in kept), "other-00", "other-01", "chef_0000-99"]
+    chosen = data.draw(st.lists(st.sampled_from(range(len(kept) + len(STRANGERS))), unique=True))
+    keys = [*(row["key"] for row in kept), *STRANGERS]
     rows = [(keys[place], data.draw(number), data.draw(st.integers(0, 9))) for place in chosen]
     write(dataset, rows)
     found = join_skew(dataset, NAME)
@@ -115,7 +126,10 @@ def test_threads_and_the_order_of_rows_do_not_touch_the_answer(
 
 def test_a_key_that_is_named_twice_is_refused(dataset: Path, kept: list[dict[str, Any]]) -> None:
     write(dataset, [(kept[0]["key"], 1.0, 1), (kept[0]["key"], 1.0, 1)])
-    with pytest.raises(CounterpoiseError, match="names a key twice"):
+    with pytest.raises(CounterpoiseError, match="names a key of set chef_0000 twice"):
+        join_skew(dataset, NAME)
+    write(dataset, [*((row["key"], 1.0, 1) for row in kept), (kept[20]["key"], 1.0, 1)])
+    with pytest.raises(CounterpoiseError, match=f"names a key of set {kept[20]['key'][:-3]} twice"):
         join_skew(dataset, NAME)
     write(dataset, [("nobody-00", 1.0, 1)] * 2)
     assert join_skew(dataset, NAME).unknown == 2
