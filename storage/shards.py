@@ -42,7 +42,8 @@ def publish_shard(
 
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
-        CounterpoiseError: a sample or set cannot be stored, or the disk refuses; nothing is left behind.
+        CounterpoiseError: a sample or set cannot be stored, or the disk refuses. Nothing is published then; data
+            files that had their names already stay until the same again takes them, or `verify.clean` removes them.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     _check_place(manifest, index, axes)
