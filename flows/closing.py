@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from generators.plan import PlannedSet
-from storage import finish_dataset, load_dataset
+from storage import DatasetManifest, finish_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
 from storage.croissant import CROISSANT, croissant, write_croissant
-from storage.metadata import shortfalls, verdict_counts, yield_by_concept
+from storage.metadata import kept_sets, shortfalls, verdict_counts, yield_by_concept
+from storage.query import open_records
+from storage.skewed import join_skew, sidecars
 
 from . import cost
-from .preview import kept_sets
 
 REPORT = "report/report.html"
 SHEET = "report/contact_sheet.png"
+_MAX_PAGE = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,41 +91,65 @@ def close_dataset(
         workers: shards at a time.
         made: shards made by this run.
     """
-    before = load_dataset(dataset)
+    if images:
+        cost.add_run(dataset, images, seconds, workers)
     manifest = finish_dataset(dataset)
+    _write_pages(dataset, manifest, model, renew=made > 0)
+    while (latest := finish_dataset(dataset)).sha256 != manifest.sha256:  # somebody else closed it meanwhile
+        manifest = latest
+        _write_pages(dataset, manifest, model)
     backend = open_backend(dataset)
-    if made or before.sha256 != manifest.sha256 or not all(map(backend.exists, (CARD, CROISSANT, REPORT))):
-        if images:
-            cost.add_run(dataset, images, seconds, workers)
-        describe_dataset(dataset, model)
-        from .report import write_report
-
-        write_report(dataset)
+    with open_records(dataset) as records:
+        yields, kept = yield_by_concept(records), kept_sets(records)
     return Outcome(
         dataset=dataset,
         made=made,
         images=images,
         seconds=seconds,
         workers=workers,
-        short=_short(sets, kept_sets(dataset)),
-        yields=tuple(yield_by_concept(dataset)),
+        short=_short(sets, kept),
+        yields=tuple(yields),
         root_sha256=manifest.root_sha256 or "",
         report=backend.where(REPORT),
     )
 
 
+def _write_pages(
+    dataset: str, manifest: DatasetManifest, model: Mapping[str, Any], renew: bool = False
+) -> None:
+    """Write card, Croissant and report, or those of them that speak of other shards than there are."""
+    if renew or not (_speaks_of(dataset, CARD, manifest) and _speaks_of(dataset, CROISSANT, manifest)):
+        describe_dataset(dataset, model)
+    if renew or not _speaks_of(dataset, REPORT, manifest):
+        from .report import write_report
+
+        write_report(dataset)
+
+
+def _speaks_of(dataset: str, name: str, manifest: DatasetManifest) -> bool:
+    """Whether a page is there and names the root hash: a run may have been killed before it came to write it."""
+    backend = open_backend(dataset)
+    wanted = (manifest.root_sha256 or "none")[:12].encode()
+    return backend.exists(name) and wanted in backend.read(name, _MAX_PAGE)
+
+
 def describe_dataset(dataset: str, model: Mapping[str, Any] | None = None) -> None:
-    """Write card and croissant.json from what is there now: shards, verdicts, weights.
+    """Write card and croissant.json from what is there now: shards, verdicts, skew sidecars, weights.
+
+    Both name the list that was there before its numbers were counted, so they never look newer than they are.
 
     Args:
         dataset: the folder.
         model: what the engine says about its weights; None for what the dataset has on record.
     """
-    manifest = load_dataset(dataset)
-    facts = card_facts(manifest.header.get("model") or {} if model is None else model)
-    yields, short = yield_by_concept(dataset), shortfalls(dataset)
-    write_card(dataset, dataset_card(manifest, yields, short, facts, verdict_counts(dataset)))
-    write_croissant(dataset, croissant(dataset, facts))
+    with open_records(dataset) as records:
+        facts = card_facts(records.manifest.header.get("model") or {} if model is None else model)
+        yields, short = yield_by_concept(records), shortfalls(records)
+        skews = [join_skew(records, name) for name in sidecars(dataset)]
+        card = dataset_card(records.manifest, yields, short, facts, verdict_counts(dataset), skews)
+        described = croissant(records.manifest, records.shards, facts)
+    write_card(dataset, card)
+    write_croissant(dataset, described)
 
 
 def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,9 @@ class Backend(Protocol):
     def names(self, folder: str = "") -> list[str]:
         """Sorted names in a folder of the dataset; none if there is no such folder."""
 
+    def folders(self) -> list[str]:
+        """Sorted names of the folders in the dataset, without links to elsewhere."""
+
     def size(self, name: str) -> int:
         """Bytes of a file.
 
@@ -114,6 +117,12 @@ class Backend(Protocol):
         """Hold off writers inside the block; yields False if one is at work (a killed writer is not).
 
         A place without locks yields True: there, `recent` has to tell what a writer may be writing.
+        """
+
+    def turn(self, folder: str) -> AbstractContextManager[None]:
+        """Wait until nobody else is in such a block of this folder, so that what is read may be written changed.
+
+        A place without locks does not wait: only what may get lost is to be written so.
         """
 
     def recent(self, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from . import card_text as text
 from .backend import open_backend
 from .manifest import DatasetManifest, Where
+from .skewed import SkewJoin
 
 CARD = "README.md"
 _SIZES = [
@@ -76,6 +77,7 @@ def dataset_card(
     shortfalls: Iterable[Mapping[str, Any]],
     model: Mapping[str, Any],
     verdicts: Iterable[Mapping[str, Any]] = (),
+    skews: Sequence[SkewJoin] = (),
     layout: Layout | None = None,
 ) -> str:
     """README.md of a dataset; no time in it, so the same dataset gives the same card.
@@ -86,6 +88,7 @@ def dataset_card(
         shortfalls: rows of `metadata.shortfalls`.
         model: "id", "license" and "sha256" of the weights, "use_restrictions" if they have any.
         verdicts: rows of `metadata.verdict_counts`.
+        skews: what the skew sidecars say, by `skewed.join_skew`.
         layout: of an export; None for the dataset itself.
     """
     name, given = dataset_name(manifest), layout or Layout()
@@ -101,6 +104,7 @@ def dataset_card(
         _short(list(shortfalls), manifest.missing),
         _filters(manifest.header),
         _verdicts(list(verdicts)),
+        *([_skews(skews)] if skews else []),
         f"## Provenance\n\n{text.PROVENANCE}\n",
         _model(model),
         "## Reading it\n\n" + given.reading,
@@ -225,6 +229,23 @@ def _verdicts(rows: list[Mapping[str, Any]]) -> str:
     cells = [[row["reviewer"], row["accepted"], row["rejected"]] for row in rows]
     told = "Readers and exports leave out every set that one of these files rejects; the counts above do not.\n\n"
     return f"## Verdicts\n\n{told}" + _table(("file in verdicts/", "sets accepted", "sets rejected"), cells)
+
+
+def _skews(found: Sequence[SkewJoin]) -> str:
+    columns = ("file", "images", "with skew", "mean skew", "below 0", "at 0", "above 0")
+    rows = []
+    for one in found:
+        total = one.total
+        shares = [
+            "" if total[name] is None else f"{total[name]:.0%}" for name in ("negative", "zero", "positive")
+        ]
+        mean = "" if total["mean_skew"] is None else f"{total['mean_skew']:.3g}"
+        rows.append([one.name, total["images"], total["with_skew"], mean, *shares])
+    return (
+        "## Instance skew\n\n"
+        "What models at one state of their weights make of the kept images, by key; shares are of the images with a "
+        "skew.\n\n" + _table(columns, rows)
+    )
 
 
 def _model(model: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from . import card_text as text
 from .backend import open_backend
 from .canonical import plain
 from .card import dataset_name
-from .manifest import HEADER, DatasetManifest, Where, list_shards, load_dataset
+from .manifest import HEADER, DatasetManifest, Where
 from .plan import PLAN
 from .records import SCORES, schema
 from .shardfile import FileRecord, ShardRecord
@@ -56,17 +56,16 @@ _MEANINGS = {
 }
 
 
-def croissant(dataset: Where, model: Mapping[str, Any]) -> dict[str, Any]:
+def croissant(
+    manifest: DatasetManifest, shards: Sequence[ShardRecord], model: Mapping[str, Any]
+) -> dict[str, Any]:
     """The Croissant description of a finished dataset.
 
     Args:
-        dataset: a folder.
+        manifest: of the dataset.
+        shards: the finished ones.
         model: "id", "license" and "sha256" of the weights, "use_restrictions" if they have any.
-
-    Raises:
-        ShardDamaged: a manifest is damaged.
     """
-    manifest, shards = load_dataset(dataset), list_shards(dataset)
     name, root = dataset_name(manifest), manifest.root_sha256 or "none"
     head = {"@context": CONTEXT, "@type": "sc:Dataset", "conformsTo": [SPEC, RAI]}
     facts = {

@@ -63,6 +63,11 @@ class LocalBackend:
         except OSError as error:
             raise explain(error, self.where(folder)) from error
 
+    def folders(self) -> list[str]:
+        """Sorted names of the folders in the dataset, without links to elsewhere."""
+        paths = ((name, self.root / name) for name in self.names())
+        return [name for name, path in paths if path.is_dir() and not path.is_symlink()]
+
     def size(self, name: str) -> int:
         """Bytes of a file.
 
@@ -135,6 +140,20 @@ class LocalBackend:
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
             yield _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def turn(self, folder: str) -> Iterator[None]:
+        """Wait until nobody else is in such a block of this folder, so that what is read may be written changed."""
+        try:
+            _make_folder(self.root / folder)
+            descriptor = os.open(self.root / folder, os.O_RDONLY)
+        except OSError as error:
+            raise explain(error, self.where(folder)) from error
+        try:
+            _lock(descriptor, fcntl.LOCK_EX)
+            yield
         finally:
             os.close(descriptor)
 

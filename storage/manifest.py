@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .backend import Backend, open_backend
+from .backend import Backend, fault_point, open_backend
 from .canonical import recipe_hash, sha256
 from .document import HEADER, DatasetManifest, ShardEntry, parse, read_document
 from .errors import CounterpoiseError, FileMissing, ShardDamaged
@@ -141,6 +141,7 @@ def finish_dataset(dataset: Where) -> DatasetManifest:
 
     save_version(backend, settle)
     mend_copy(backend)
+    fault_point("relisted")
     return load_dataset(dataset)
 
 

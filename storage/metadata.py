@@ -1,23 +1,25 @@
-"""Questions to a dataset's records, answered by DuckDB over the Parquet files that the manifests name."""
+"""Questions to a dataset's records, answered by DuckDB over the Parquet files that the manifests name.
+
+Each takes a dataset's folder or, where several are asked, the `Records` that `storage.query.open_records` gives.
+"""
 
 from __future__ import annotations
 
-import glob
+import contextlib
 from collections import Counter
-from typing import Any
+from collections.abc import Iterator
 
 import duckdb
 import pyarrow as pa
 
 from .backend import open_backend
-from .manifest import Where, load_dataset, plan_of, shards_of
+from .manifest import Where, load_dataset, shards_of
 from .plan import read_table
-from .quarantine import quarantining
-from .reading import MAX_PARQUET, check_bytes, read_checked
-from .records import SCORES, schema
+from .query import PLAN_ROW, Records, Row, connect, fetched, local_paths, open_records, shard_records
+from .records import SCORES
 from .verdicts import ACCEPT, REJECT, verdict_tables
 
-Row = dict[str, Any]
+Asked = Where | Records
 _NUMBERS = [name for name, kind in SCORES.items() if str(kind) == "double"]
 _TRIED = """
     SELECT concept, set_id, candidate, bool_and(kept) AS kept, any_value(reason) AS reason, count(*) AS images
@@ -31,43 +33,37 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     Args:
         dataset: a folder or URI; what is not on this machine is read into memory.
         threads: how many DuckDB may use.
-        check: read every Parquet once before, to compare its sha256 with its manifest's; a damaged one is quarantined. What
-            is not on this machine is always compared.
+        check: read every Parquet once before, to compare its sha256 with its manifest's; a damaged one is quarantined.
+            What is not on this machine is always compared.
 
     Raises:
         ShardDamaged: a manifest or a Parquet is damaged.
     """
-    return _records(_connect(threads), dataset, check)
-
-
-def _connect(threads: int) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"threads": threads, "autoinstall_known_extensions": False})
-
-
-def _records(connection: duckdb.DuckDBPyConnection, dataset: Where, check: bool) -> duckdb.DuckDBPyRelation:
     backend, manifest = open_backend(dataset), load_dataset(dataset)
-    paths: list[str] = []
-    tables = [schema(list(manifest.axes)).empty_table()]
-    for shard in shards_of(backend, manifest):
-        path, where = backend.path(shard.parquet.path), backend.where(shard.parquet.path)
-        with quarantining(backend, shard):
-            if path is None:
-                tables.append(read_table(read_checked(backend, shard.parquet, MAX_PARQUET), where))
-                continue
-            with backend.open(shard.parquet.path) as file:
-                if check:
-                    check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
-        paths.append(glob.escape(str(path)))
-    return connection.read_parquet(paths) if paths else connection.from_arrow(pa.concat_tables(tables))
+    shards = shards_of(backend, manifest)
+    if shards and backend.path(shards[0].parquet.path) is None:
+        tables = [read_table(fetched(backend, one), backend.where(one.parquet.path)) for one in shards]
+        return connect(threads).from_arrow(pa.concat_tables(tables))
+    return shard_records(connect(threads), manifest, local_paths(backend, shards, check))
 
 
-def yield_by_concept(dataset: Where) -> list[Row]:
+@contextlib.contextmanager
+def opened(asked: Asked) -> Iterator[Records]:
+    """Records that are open already, or opened for one question."""
+    if isinstance(asked, Records):
+        yield asked
+        return
+    with open_records(asked) as records:
+        yield records
+
+
+def yield_by_concept(asked: Asked) -> list[Row]:
     """One row per planned concept: group, name, planned (sets), candidates, sets (kept), images, share.
 
     `share` is kept sets per candidate; None where nothing was tried yet.
     """
     return _ask(
-        dataset,
+        asked,
         f"""
         SELECT plan.concept_group, plan.concept, plan.sets AS planned, count(tried.set_id) AS candidates,
                count(*) FILTER (tried.kept) AS sets,
@@ -80,12 +76,12 @@ def yield_by_concept(dataset: Where) -> list[Row]:
     )
 
 
-def shortfalls(dataset: Where) -> list[Row]:
+def shortfalls(asked: Asked) -> list[Row]:
     """Concepts with fewer kept sets than planned: concept, planned, sets, missing.
 
     Sets are kept whole, so each missing set is missing in every cell of its concept.
     """
-    rows = yield_by_concept(dataset)
+    rows = yield_by_concept(asked)
     short = [{name: row[name] for name in ("concept", "planned", "sets")} for row in rows]
     return [{**row, "missing": row["planned"] - row["sets"]} for row in short if row["sets"] < row["planned"]]
 
@@ -102,24 +98,22 @@ def verdict_counts(dataset: Where) -> list[Row]:
     ]
 
 
-def yield_by_cell(dataset: Where, by_concept: bool = False) -> list[Row]:
+def yield_by_cell(asked: Asked, by_concept: bool = False) -> list[Row]:
     """One row per cell (and concept): its values, tried and kept images, shares of kept and attribute_ok."""
-    axes = list(load_dataset(dataset).axes)
-    names = ", ".join([*(["concept"] if by_concept else []), *(f'"{axis}"' for axis in axes)])
-    return _ask(
-        dataset,
-        f"""
-        SELECT {names}, count(*) AS tried, count(*) FILTER (kept) AS kept,
-               count(*) FILTER (kept) / count(*) AS share, avg(attribute_ok::INTEGER) AS attribute_ok
-        FROM records GROUP BY {names}, member ORDER BY {"concept, " if by_concept else ""}member
-        """,
-    )
+    with opened(asked) as records:
+        axes = [f'"{axis}"' for axis in records.manifest.axes]
+        names = ", ".join([*(["concept"] if by_concept else []), *axes])
+        return records.ask(f"""
+            SELECT {names}, count(*) AS tried, count(*) FILTER (kept) AS kept,
+                   count(*) FILTER (kept) / count(*) AS share, avg(attribute_ok::INTEGER) AS attribute_ok
+            FROM records GROUP BY {names}, member ORDER BY {"concept, " if by_concept else ""}member
+        """)
 
 
-def reasons(dataset: Where) -> list[Row]:
+def reasons(asked: Asked) -> list[Row]:
     """Why candidates were rejected, the commonest first: reason, candidates."""
     return _ask(
-        dataset,
+        asked,
         f"""
         SELECT reason, count(*) AS candidates FROM ({_TRIED}) WHERE NOT kept
         GROUP BY reason ORDER BY candidates DESC, reason
@@ -127,26 +121,54 @@ def reasons(dataset: Where) -> list[Row]:
     )
 
 
-def score_histograms(dataset: Where, bins: int = 20) -> dict[str, list[Row]]:
+def kept_sets(asked: Asked) -> set[str]:
+    """Ids of the sets of finished shards that were kept."""
+    return {row["set_id"] for row in _ask(asked, "SELECT DISTINCT set_id FROM records WHERE kept")}
+
+
+def first_kept(asked: Asked, per_concept: int) -> list[Row]:
+    """The first kept sets of every concept: concept, set_id, shard.
+
+    Concepts come in the order of the plan, and so do the sets of one.
+    """
+    return _ask(
+        asked,
+        f"""
+        SELECT concept, set_id, shard FROM (
+            SELECT *, row_number() OVER (PARTITION BY concept ORDER BY {PLAN_ROW}) AS place
+            FROM (SELECT *, min({PLAN_ROW}) OVER (PARTITION BY concept) AS first FROM planned)
+            WHERE set_id IN (SELECT set_id FROM records WHERE kept)
+        ) WHERE place <= {int(per_concept)} ORDER BY first, {PLAN_ROW}
+        """,
+    )
+
+
+def score_histograms(asked: Asked, bins: int = 20) -> dict[str, list[Row]]:
     """Images by score: for every score that was computed, `bins` rows of low, high, kept, rejected.
 
     A bin holds low <= score < high, the last one its upper edge too.
     """
-    with _views(dataset) as connection:
-        return {name: found for name in _NUMBERS if (found := _histogram(connection, name, bins))}
+    edges = ", ".join(f"[min({name}), max({name})] AS {name}" for name in _NUMBERS)
+    with opened(asked) as records:
+        (found,) = records.ask(f"SELECT {edges} FROM records")
+        return {
+            name: _histogram(records, name, bins, *ends)
+            for name, ends in found.items()
+            if ends[0] is not None
+        }
 
 
-def _histogram(connection: duckdb.DuckDBPyConnection, score: str, bins: int) -> list[Row]:
-    low, high = connection.sql(f"SELECT min({score}), max({score}) FROM records").fetchall()[0]
-    if low is None:
-        return []
+def _histogram(records: Records, score: str, bins: int, low: float, high: float) -> list[Row]:
     width = (high - low) / bins or 1.0
-    counted = connection.sql(f"""
-        SELECT least(floor(({score} - {low!r}) / {width!r}), {bins - 1})::INTEGER AS place,
+    counted = records.ask(
+        f"""
+        SELECT least(floor(({score} - ?::DOUBLE) / ?::DOUBLE), {bins - 1})::INTEGER AS place,
                count(*) FILTER (kept) AS kept, count(*) FILTER (NOT kept) AS rejected
         FROM records WHERE {score} IS NOT NULL GROUP BY place
-    """)
-    found = {row[0]: row[1:] for row in counted.fetchall()}
+        """,
+        [low, width],
+    )
+    found = {row["place"]: (row["kept"], row["rejected"]) for row in counted}
     counts = [found.get(i, (0, 0)) for i in range(bins if high > low else 1)]
     return [
         {"low": low + i * width, "high": low + (i + 1) * width, "kept": kept, "rejected": rejected}
@@ -154,17 +176,6 @@ def _histogram(connection: duckdb.DuckDBPyConnection, score: str, bins: int) -> 
     ]
 
 
-def _ask(dataset: Where, sql: str) -> list[Row]:
-    with _views(dataset) as connection:
-        answer = connection.sql(sql)
-        return [dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()]
-
-
-def _views(dataset: Where) -> duckdb.DuckDBPyConnection:
-    """A connection that knows `records` (the finished shards) and `planned` (the plan)."""
-    backend, manifest = open_backend(dataset), load_dataset(dataset)
-    planned = plan_of(backend, manifest)
-    connection = _connect(threads=1)
-    _records(connection, dataset, check=True).create_view("records")
-    connection.register("planned", planned)
-    return connection
+def _ask(asked: Asked, sql: str) -> list[Row]:
+    with opened(asked) as records:
+        return records.ask(sql)

@@ -83,14 +83,25 @@ class ObjectBackend:
     def names(self, folder: str = "") -> list[str]:
         """Sorted names in a folder of the dataset; none if there is no such folder."""
         prefix = self.key(f"{folder}/" if folder else "")
-        found: set[str] = set()
+        files, folders = self._list(prefix)
+        return sorted(name for key in files | folders if (name := key.removeprefix(prefix)))
+
+    def folders(self) -> list[str]:
+        """Sorted names of the folders in the dataset."""
+        _, folders = self._list(self._prefix)
+        return sorted(name for key in folders if (name := key.removeprefix(self._prefix)))
+
+    def _list(self, prefix: str) -> tuple[set[str], set[str]]:
+        """Keys below a prefix: of the files, and of the folders without a slash at their end."""
+        files: set[str] = set()
+        folders: set[str] = set()
         marks = {"ContinuationToken": "NextContinuationToken"}
         for page in self.store.pages("list_objects_v2", marks, Prefix=prefix, Delimiter="/"):
             for one in page.get("Contents", ()):
-                found.add(one["Key"])
+                files.add(one["Key"])
                 self._listed[one["Key"]] = one["ETag"]
-            found.update(one["Prefix"].rstrip("/") for one in page.get("CommonPrefixes", ()))
-        return sorted(name for key in found if (name := key.removeprefix(prefix)))
+            folders.update(one["Prefix"].rstrip("/") for one in page.get("CommonPrefixes", ()))
+        return files, folders
 
     def size(self, name: str) -> int:
         """Bytes of a file.
@@ -171,6 +182,10 @@ class ObjectBackend:
     def alone(self) -> Iterator[bool]:
         """True: there are no locks here, see `recent`."""
         yield True
+
+    def turn(self, folder: str) -> contextlib.nullcontext[None]:
+        """Nothing: there are no locks here."""
+        return contextlib.nullcontext()
 
     def recent(self, name: str) -> bool:
         """Is a file, or an unfinished upload, younger than an hour by the store's clock?"""

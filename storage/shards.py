@@ -51,7 +51,8 @@ def publish_shard(
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
         ShardDamaged: the shard is there without its data files, and this environment makes others.
-        CounterpoiseError: a sample or set cannot be stored, or the disk refuses; nothing is left behind.
+        CounterpoiseError: a sample or set cannot be stored, or the place refuses. Nothing is published then; data
+            files that had their names already stay until the same again takes them, or `verify.clean` removes them.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     if index >= manifest.plan["shards"]:  # an extension that another writer's late copy hides for a moment

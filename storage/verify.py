@@ -16,11 +16,10 @@ from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
 from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
-from .versions import VERSIONS, version_lines
+from .versions import version_lines
 
 _DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
-_FOLDERS = (SHARDS, VERSIONS, "report", "verdicts")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
 
@@ -154,11 +153,8 @@ def _left_over(backend: Backend, manifest: DatasetManifest | None) -> list[str]:
 
 def _staged(backend: Backend) -> list[str]:
     """Files that were written but never published."""
-    inside = [
-        f"{folder}/{name}"
-        for folder in (*_FOLDERS, *progress_folders(backend))
-        for name in backend.names(folder)
-    ]
+    folders = (*backend.folders(), *progress_folders(backend))
+    inside = [f"{folder}/{name}" for folder in folders for name in backend.names(folder)]
     return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
 
 

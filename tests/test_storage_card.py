@@ -29,7 +29,7 @@ def dataset(tmp_path: Path) -> Path:
 
 def card(dataset: Path, model: dict[str, Any] = TINY, layout: Layout | None = None) -> str:
     yields, short = yield_by_concept(dataset), shortfalls(dataset)
-    return dataset_card(load_dataset(dataset), yields, short, model, verdict_counts(dataset), layout)
+    return dataset_card(load_dataset(dataset), yields, short, model, verdict_counts(dataset), layout=layout)
 
 
 def judge(dataset: Path, reviewer: str, **columns: Any) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from storage_world import AXES, HEADER, files, fill, plan_rows, publish, shard_samples, start
 
-from storage import create_dataset, finish_dataset, load_dataset
+from storage import create_dataset, finish_dataset, list_shards, load_dataset
 from storage.canonical import sha256
 from storage.croissant import CROISSANT, croissant, write_croissant
 from storage.metadata import table
@@ -29,7 +29,7 @@ MODEL = {"id": "x/y", "license": "CreativeML Open RAIL++-M", "sha256": "ab" * 32
 def described(dataset: Path) -> Path:
     """The Croissant file of a dataset, written."""
     finish_dataset(dataset)
-    write_croissant(dataset, croissant(dataset, MODEL))
+    write_croissant(dataset, croissant(load_dataset(dataset), list_shards(dataset), MODEL))
     return dataset / CROISSANT
 
 
@@ -139,6 +139,6 @@ def test_text_of_others_cannot_break_it(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_writing_it_again_leaves_one_file(dataset: Path) -> None:
     before = files(dataset)
-    write_croissant(dataset, croissant(dataset, MODEL))
+    write_croissant(dataset, croissant(load_dataset(dataset), list_shards(dataset), MODEL))
     assert files(dataset) == before
     assert load_dataset(dataset).root_sha256 is not None

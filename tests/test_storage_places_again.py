@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from place_world import Place
@@ -20,8 +21,14 @@ from storage_world import (
 )
 
 from storage import ShardDamaged, create_dataset, finish_dataset, load_dataset, read_samples
+from storage.metadata import verdict_counts
 from storage.progress import SavedCandidates, drop_published
+from storage.query import open_records
 from storage.records import to_row
+from storage.sidecar import sidecar_name, write_sidecar
+from storage.skewed import join_skew, sidecars
+from storage.stream import stream
+from storage.verdicts import write_verdicts
 from storage.verify import clean, verify
 from storage.versions import version_numbers
 
@@ -106,3 +113,30 @@ def test_more_sets(place: Place) -> None:
     new = finish_dataset(place.uri)
     assert new.dataset_id == old.dataset_id and new.shards[:SHARDS] == old.shards and verify(place.uri) == []
     assert load_dataset(place.uri, 1) == old
+
+
+def test_skew_and_verdicts_are_applied(place: Place, tmp_path: Path) -> None:
+    answers = []
+    for dataset in (place.uri, str(tmp_path / "alone")):
+        fill(dataset)
+        finish_dataset(dataset)
+        with open_records(dataset) as records:
+            keys = [row["key"] for row in records.ask("SELECT key FROM records WHERE kept ORDER BY key")]
+        write_verdicts(dataset, "anna", [("chef_0000", "reject", "hands")])
+        name = write_sidecar(dataset, sidecar_name("model", "0" * 64, 0), keys, [0.5] * len(keys))
+        assert sidecars(dataset) == [name]
+        handed = [(one["key"], one["image"], one["skew"]) for one in stream(dataset, seed=3, skew=name)]
+        answers.append((join_skew(dataset, name), verdict_counts(dataset), handed))
+        assert verify(dataset) == []
+    assert answers[0] == answers[1] and answers[0][0].total["multiplicity"] == 36
+    assert len(answers[0][2]) == 30 and not [key for key, *_ in answers[0][2] if key.startswith("chef_0000")]
+
+
+def test_a_stream_quarantines_what_it_finds_damaged(place: Place) -> None:
+    fill(place.uri)
+    finish_dataset(place.uri)
+    name = next(name for name in place.files() if name.endswith(".tar"))
+    place.write(name, place.files()[name].replace(b"science", b"SCIENCE"))
+    with pytest.raises(ShardDamaged, match="was moved to"):
+        list(stream(place.uri))
+    assert name not in place.files() and f"quarantine/{name.rpartition('/')[2]}" in place.files()

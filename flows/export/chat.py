@@ -19,7 +19,7 @@ from debias.sampling import copies
 from storage import CounterpoiseError, Sample
 from storage.canonical import canonical_text
 from storage.card import Layout, dataset_name
-from storage.metadata import table
+from storage.query import open_records
 from storage.sidecar import read_sidecar
 
 from .options import Chat
@@ -102,8 +102,10 @@ def _skew(source: Source, name: str) -> dict[str, float]:
     """
     sidecar = read_sidecar(source.dataset, name).table
     skew = dict(zip(sidecar["key"].to_pylist(), sidecar["skew"].to_pylist(), strict=True))
-    kept = table(source.dataset, check=False).filter("kept").project("key, set_id").fetchall()
-    missing = sorted(key for key, set_id in kept if key not in skew and set_id not in source.rejected)
+    with open_records(source.dataset, check=False) as records:
+        kept = records.ask("SELECT key, set_id FROM records WHERE kept")
+    keys = (row["key"] for row in kept if row["set_id"] not in source.rejected)
+    missing = sorted(key for key in keys if key not in skew)
     if missing:
         raise CounterpoiseError(
             f"--resample: {name} has no skew of {len(missing)} of {source.total} images, {missing[0]!r} among them; "

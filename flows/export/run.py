@@ -7,6 +7,7 @@ from functools import partial
 
 from storage.card import Layout, dataset_card
 from storage.metadata import shortfalls, verdict_counts, yield_by_concept
+from storage.query import open_records
 from storage.sidecar import read_sidecar
 
 from ..closing import card_facts
@@ -63,5 +64,6 @@ def _card(source: Source, layout: Layout) -> str:
     """The dataset's card with the front matter and the reading of the export."""
     dataset, manifest = source.dataset, source.manifest
     facts = card_facts(manifest.header.get("model") or {})
-    rows = (yield_by_concept(dataset), shortfalls(dataset))
-    return dataset_card(manifest, *rows, facts, verdict_counts(dataset), layout)
+    with open_records(dataset, check=False) as records:
+        rows = (yield_by_concept(records), shortfalls(records))
+    return dataset_card(manifest, *rows, facts, verdict_counts(dataset), layout=layout)

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storage import CounterpoiseError, DatasetManifest, Sample, ShardRecord, list_shards, load_dataset
+from storage import CounterpoiseError, DatasetManifest, Sample, ShardRecord
 from storage.canonical import recipe_hash
 from storage.images import image_suffix
 from storage.manifest import root_hash
-from storage.metadata import table
+from storage.query import open_records
 from storage.reading import read_samples
 from storage.verdicts import rejected_sets
 
 SPLITS = ("train", "validation", "test")
+_KEPT = "SELECT set_id, split, count(*) AS images FROM records WHERE kept GROUP BY ALL"
 Advance = Callable[[], None]
 
 
@@ -60,15 +61,16 @@ def open_source(dataset: str) -> Source:
         CounterpoiseError: nothing is left.
         ShardDamaged: a manifest or a record is damaged.
     """
-    manifest, shards, rejected = load_dataset(dataset), list_shards(dataset), rejected_sets(dataset)
-    kept = table(dataset).filter("kept").aggregate("set_id, split, count(*) AS images", "set_id, split")
+    rejected = rejected_sets(dataset)
+    with open_records(dataset) as records:
+        manifest, shards, kept = records.manifest, records.shards, records.ask(_KEPT)
     counts: Counter[str] = Counter()
     left_out = 0
-    for set_id, split, images in kept.fetchall():
-        if set_id in rejected:
+    for row in kept:
+        if row["set_id"] in rejected:
             left_out += 1
         else:
-            counts[split] += images
+            counts[row["split"]] += row["images"]
     if not counts:
         told = f", and verdicts reject all {left_out} kept sets" if left_out else ""
         raise CounterpoiseError(
@@ -76,7 +78,7 @@ def open_source(dataset: str) -> Source:
         )
     order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
     images = {split: counts[split] for split in order if counts[split]}
-    return Source(dataset, manifest, tuple(shards), rejected, left_out, images)
+    return Source(dataset, manifest, shards, rejected, left_out, images)
 
 
 def shard_images(source: Source, shard: ShardRecord, advance: Advance) -> Iterator[tuple[Sample, bytes]]:
