@@ -36,3 +36,13 @@ def s3(s3_store: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Each place that a dataset can lie in."""
     return folder(tmp_path) if request.param == "folder" else bucket(request)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that an undisturbed run of the small spec makes in a folder; only to be read, or copied."""
+    from flows_world import run_all
+
+    dataset = tmp_path_factory.mktemp("whole") / "data"
+    run_all(dataset)
+    return dataset

@@ -38,14 +38,6 @@ from storage.verify import verify
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset that was made without disturbance."""
-    dataset = tmp_path_factory.mktemp("whole") / "data"
-    run_all(dataset)
-    return dataset
-
-
 def shard_files(dataset: Path) -> dict[str, bytes]:
     return {name: data for name, data in files(dataset).items() if name.startswith("shards/")}
 

@@ -17,17 +17,10 @@ from storage.croissant import CROISSANT
 from storage.verify import verify
 
 
-@pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("closing") / "data"
-    run_all(path)
-    return path
-
-
 @pytest.fixture
-def dataset(closed: Path, tmp_path: Path) -> Path:
+def dataset(whole: Path, tmp_path: Path) -> Path:
     """A copy to be changed."""
-    return Path(shutil.copytree(closed, tmp_path / "data"))
+    return Path(shutil.copytree(whole, tmp_path / "data"))
 
 
 def test_both_are_there_when_a_run_ends(dataset: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cli_world import Called, one_line
-from flows_world import load, run_all, spec_file
+from flows_world import load, spec_file
 from PIL import Image
 from s3_server import S3, environment
 from storage_world import files as local_files
@@ -25,14 +25,6 @@ from storage.verify import verify
 
 HERE = Path(__file__).parent
 Run = Callable[..., Called]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset that an undisturbed run makes in a folder."""
-    dataset = tmp_path_factory.mktemp("whole") / "data"
-    run_all(dataset)
-    return dataset
 
 
 @pytest.fixture
