@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -25,14 +26,19 @@ def test_what_is_made_is_of_the_size_that_is_promised(dataset: Path) -> None:
     assert reading.make(dataset, 99) == dataset, "what is there is taken as it is"
 
 
+# webdataset leaves files open until they are collected.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("method", ["ours", "ours, columns", "webdataset"])
 def test_every_reader_reads_the_same(dataset: Path, method: str) -> None:
-    found = reading.read(method, dataset, 1, 2, images=24)
+    found = reading_case.measure(reading_case.READERS[method](str(dataset), 1), 2)
     expected = sum(len(sample["png"]) for sample in reading_case.samples(str(dataset / "shards")))
     assert (found["images"], found["bytes"], len(found["seconds"])) == (24, expected, 2)
-    assert found["peak"] > 2**20
+    gc.collect()
+
+
+def test_a_process_of_its_own_reads_it_and_is_counted(dataset: Path) -> None:
     with pytest.raises(RuntimeError, match="read 24 of 25 images"):
-        reading.read(method, dataset, 1, 1, images=25)
+        reading.read("ours", dataset, 1, 1, images=25)
 
 
 def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
