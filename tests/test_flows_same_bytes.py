@@ -1,6 +1,7 @@
 """Within one environment the files of a dataset depend on no number of workers, no runner and no order of shards.
 
 Two files speak of measured seconds and differ from run to run: report/cost.json, and the report in its part on cost.
+How many versions there are tells how often a dataset was closed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def test_workers_and_order_touch_no_file(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         assert published(tmp_path / str(number)) == published(first)
         pairs = files(tmp_path / str(number)).items() ^ files(first).items()
-        assert {name for name, _ in pairs} <= {MEASURED, "report/report.html"}
+        different = {name for name, _ in pairs if not name.startswith("versions/")}
+        assert different <= {MEASURED, "report/report.html"}
     assert verify(first) == []
 
 
