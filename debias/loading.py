@@ -54,7 +54,7 @@ class Batches(IterableDataset[Batch]):
         """Read every shard's records once, here and not in every worker.
 
         Args:
-            dataset: a folder.
+            dataset: a folder or URI.
             split: one of the dataset's splits; None for all.
             skew: name of a skew sidecar inside the dataset; `set_epoch` can name another one.
             verdicts: leave out the sets that a file in `verdicts/` rejects.

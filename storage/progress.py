@@ -49,7 +49,7 @@ class SavedCandidates:
         """Nothing is read or written yet.
 
         Args:
-            dataset: a folder.
+            dataset: a folder or URI.
             index: of the shard.
             recipe: of the shard.
             environment: this one.

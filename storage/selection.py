@@ -103,7 +103,7 @@ def select(
     """Find what is handed out of a dataset.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         split: one of the dataset's splits; None for all.
         skew: name of a sidecar inside the dataset, such as "skew/llava-0123456789ab-0.parquet".
         verdicts: leave out the sets that a file in `verdicts/` rejects.

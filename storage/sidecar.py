@@ -74,7 +74,7 @@ def write_sidecar(
     """Write a sidecar, sorted by key, over one of the same name; returns the name.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         name: as `sidecar_name` makes it.
         keys: of the images, each once.
         skew: instance skew, (n,), natural logarithm, finite.

@@ -52,7 +52,7 @@ def stream(
     where sets are kept together, the k-th copy of a set has those of its images that have k copies.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         split: one of the dataset's splits; None for all.
         rank: which of the disjoint, equal parts.
         world_size: how many parts there are.
