@@ -87,6 +87,33 @@ def test_verify_finds_damage_and_cleans(run: Run, s3: S3, whole: Path, tmp_path:
     assert found.pop(f"quarantine/{record.parquet.name}") == b"x" and found == lasting(local_files(whole))
 
 
+@pytest.mark.parametrize("to", ["hf", "chat", "energon"])
+def test_an_export_is_the_same_from_and_to_a_bucket(
+    run: Run, s3: S3, whole: Path, tmp_path: Path, to: str
+) -> None:
+    data = f"s3://data/flows/exported-{to}"
+    for name, content in local_files(whole).items():
+        s3.client.put_object(Bucket=s3.bucket, Key=f"flows/exported-{to}/{name}", Body=content)
+    for source, out in ((str(whole), "here"), (data, "fetched"), (data, f"s3://data/flows/out-{to}")):
+        assert run("export", source, "--to", to, "--out", out).status == 0
+    assert local_files(tmp_path / "fetched") == local_files(tmp_path / "here")
+    assert s3.files(f"flows/out-{to}") == local_files(tmp_path / "here")
+    one_line(run("export", data, "--to", to, "--out", f"{data}/export"), "is inside the dataset")
+
+
+def test_a_larger_spec_extends_a_dataset_in_a_bucket(run: Run, s3: S3, whole: Path, tmp_path: Path) -> None:
+    data = "s3://data/flows/larger"
+    for name, content in local_files(whole).items():
+        s3.client.put_object(Bucket=s3.bucket, Key=f"flows/larger/{name}", Body=content)
+    spec = spec_file(tmp_path, sets_per_concept=4)
+    one_line(run("generate", spec, "--out", data, "--runner", "none"), "--extend")
+    assert run("generate", spec, "--out", data, "--runner", "none", "--extend").status == 0
+    before, after = local_files(whole), s3.files("flows/larger")
+    old = [name for name in before if name.startswith(("shards/", "versions/"))]
+    assert {name: after[name] for name in old} == {name: before[name] for name in old}
+    assert len(list_shards(data)) > len(list_shards(whole)) and verify(data) == []
+
+
 def test_bad_places_are_one_line(run: Run, tmp_path: Path) -> None:
     spec = spec_file(tmp_path)
     one_line(run("generate", spec, "--out", "s3://nobody/x", "--runner", "none"), "make the bucket")
