@@ -17,7 +17,10 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="session")
 def s3_store() -> Iterator[S3]:
-    """A store on the loopback, in a process of its own."""
+    """A store on the loopback, in a process of its own; clients from before, which do not know it, are forgotten."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
     with running() as store:
         yield store
 

@@ -105,7 +105,7 @@ def test_bad_options(capsys: pytest.CaptureFixture[str], arguments: list[str], w
         (["refilter", "nowhere"], ["nowhere", "dataset.json"]),
         (["show", "nowhere", "--out", "a.jpg"], ["--out: given 'a.jpg'", ".png"]),
         (["show", "nowhere", "--size", "3"], ["--size"]),
-        (["verify", "s3://bucket/data"], ["s3://bucket/data"]),
+        (["verify", "gs://bucket/data"], ["gs://bucket/data"]),
     ],
 )
 def test_bad_commands(capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]) -> None:
