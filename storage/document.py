@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .backend import Backend
 from .canonical import seal, sha256, unseal
+from .checks import check_axes
 from .errors import CounterpoiseError, ShardDamaged
+from .records import schema
 from .shardfile import MAX_MANIFEST
 
 SCHEMA_VERSION = 1
@@ -82,7 +84,7 @@ def parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
     try:
         return DatasetManifest(
             dataset_id=body["dataset_id"],
-            axes={axis["name"]: tuple(axis["values"]) for axis in body["axes"]},
+            axes=_axes(body["axes"]),
             header={name: value for name, value in body.items() if name not in (*RESERVED, "axes")},
             plan={**body["plan"], "rows": int(body["plan"]["rows"]), "shards": int(body["plan"]["shards"])},
             shards=tuple(ShardEntry(**entry) for entry in body["shards"]),
@@ -92,3 +94,13 @@ def parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardDamaged(f"{where} is damaged: {error} is missing or of another kind.") from error
+    except CounterpoiseError as error:
+        raise ShardDamaged(f"{where} is damaged: {error}") from error
+
+
+def _axes(listed: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Axes as a document lists them, of names that can be columns and values that can be cells."""
+    schema([axis["name"] for axis in listed])
+    axes = {axis["name"]: axis["values"] for axis in listed}
+    check_axes(axes)
+    return {name: tuple(values) for name, values in axes.items()}

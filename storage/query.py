@@ -22,6 +22,7 @@ from .quarantine import check_bytes, quarantining
 from .reading import MAX_PARQUET, read_checked
 from .records import schema
 from .shardfile import ShardRecord
+from .sidecar import SKEW
 
 Row = dict[str, Any]
 MEMORY = "400MB"
@@ -119,7 +120,22 @@ def open_records(
         shard_records(connection, manifest, paths).create_view("records")
         places = pa.array(range(len(planned)), pa.int64())
         connection.register("planned", planned.append_column(PLAN_ROW, places))
+        _shut(connection, paths, backend.path(SKEW))
         yield Records(dataset, manifest, shards, connection)
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _shut(connection: duckdb.DuckDBPyConnection, paths: Sequence[str], folder: Path | None) -> None:
+    """From here on a question reaches these files and those of the folder, and no others, whatever it says."""
+    folders = [] if folder is None else [str(folder)]
+    for setting, allowed in (("allowed_paths", paths), ("allowed_directories", folders)):
+        both = {*allowed, *map(glob.escape, allowed)}  # it looks at a path both as it was given and as it is
+        connection.execute(f"SET {setting} = ?", [sorted(both)])
+    connection.execute("SET enable_external_access = false")
 
 
 def local_paths(backend: Backend, shards: Sequence[ShardRecord], check: bool) -> list[str]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from export_world import exported, make
-from storage_world import files, fill, reseal
+from storage_world import files, fill, reseal, tar_path
 
 from flows.export.target import inside
-from storage import CounterpoiseError, ShardDamaged, finish_dataset, list_shards, read_samples
+from storage import CounterpoiseError, ShardDamaged, finish_dataset, list_shards, load_dataset, read_samples
+from storage.metadata import yield_by_cell
+from storage.query import open_records, quoted
 from storage.records import to_parquet
+from storage.skewed import join_skew
 from storage.stream import stream
+from storage.tarball import header, tar_end, tar_members
 from storage.verify import verify
 
 
@@ -25,8 +32,7 @@ def put(dataset: Path, kind: str, content: bytes) -> None:
     name = f"00000-{digest[:12]}.{kind}"
     (dataset / "shards" / name).write_bytes(content)
     reseal(dataset / "shards/00000.json", {kind: {"name": name, "bytes": len(content), "sha256": digest}})
-    for path in (dataset / "dataset.json", *sorted((dataset / "versions").iterdir())):
-        reseal(path, {"shards": [], "counts": {}, "root_sha256": None})
+    claim(dataset, shards=[], counts={}, root_sha256=None)
     finish_dataset(dataset)
 
 
@@ -36,6 +42,12 @@ def change(dataset: Path, column: str, value: Any) -> None:
     field = rows.schema.field(column)
     values = pa.array([value] * rows.num_rows, field.type)
     put(dataset, "parquet", to_parquet(rows.set_column(rows.schema.get_field_index(column), field, values)))
+
+
+def claim(dataset: Path, **changes: Any) -> None:
+    """Other facts in `dataset.json` and its versions."""
+    for path in (dataset / "dataset.json", *sorted((dataset / "versions").iterdir())):
+        reseal(path, changes)
 
 
 ODD = [
@@ -85,3 +97,88 @@ def test_no_file_of_an_export_is_outside_its_folder(tmp_path: Path) -> None:
     for name in ("../x", "/tmp/x", "link/x", "a/../../x"):
         with pytest.raises(CounterpoiseError, match="nothing outside its folder"):
             inside(tmp_path / "out", name)
+
+
+INJECTED = "a\", (SELECT content FROM read_text('/etc/passwd')) AS \"b"
+WHITE = {"name": "race", "values": ["Asian", "Black", "White"]}
+AXES: list[Any] = [
+    [{"name": INJECTED, "values": ["woman", "man"]}, WHITE],
+    [{"name": "x' || 1 || '", "values": ["woman", "man"]}, WHITE],
+    [{"name": "key", "values": ["woman", "man"]}, WHITE],
+    [WHITE, WHITE],
+    [{"name": "gender", "values": ["woman"] * 2}, WHITE],
+    [{"name": "gender", "values": "ab"}, WHITE],
+    [{"name": 1, "values": ["woman", "man"]}, WHITE],
+    [{"name": "gender", "values": list(map(str, range(101)))}],
+    [],
+]
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_axes_that_could_not_be_made_are_refused(tmp_path: Path, axes: Any) -> None:
+    fill(tmp_path)
+    finish_dataset(tmp_path)
+    claim(tmp_path, axes=axes)
+    calls: list[Any] = [lambda: yield_by_cell(tmp_path), lambda: load_dataset(tmp_path)]
+    for call in calls:
+        with pytest.raises(ShardDamaged, match=r"dataset\.json is damaged"):
+            call()
+    assert any("dataset.json is damaged" in line for line in verify(tmp_path))
+
+
+def test_questions_reach_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "[a] dataset's")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.csv").write_text("a\n1\n")
+    assert quoted('a"b') == '"a""b"'
+    with open_records("[a] dataset's") as records:
+        assert records.ask("SELECT count(*) AS n FROM records") == [{"n": 54}]
+        (tmp_path / "[a] dataset's/skew").mkdir()
+        keys = pa.table({"key": ["chef_0000-00"], "skew": [1.0]})
+        pq.write_table(keys, "[a] dataset's/skew/a-0123456789ab-0.parquet")
+        assert join_skew(records, "skew/a-0123456789ab-0.parquet").total["with_skew"] == 1
+        for question in (
+            f"SELECT * FROM '{tmp_path}/other.csv'",
+            f"SELECT * FROM read_text('{tmp_path}/*')",
+            f"COPY (SELECT 1) TO '{tmp_path}/new.csv'",
+            "SET enable_external_access = true",
+        ):
+            with pytest.raises((duckdb.Error, CounterpoiseError)):
+                records.ask(question)
+    assert not (tmp_path / "new.csv").exists()
+
+
+def members(dataset: Path) -> list[tuple[str, bytes]]:
+    return list(tar_members(io.BytesIO(tar_path(dataset, list_shards(dataset)[0]).read_bytes()), "here"))
+
+
+def packed(pairs: list[tuple[str, bytes]]) -> bytes:
+    """A tar of any names and sizes."""
+    pieces = [header(name, len(content)) + content + bytes(-len(content) % 512) for name, content in pairs]
+    return b"".join((*pieces, tar_end(sum(map(len, pieces)))))
+
+
+def renamed(pairs: list[tuple[str, bytes]], old: str, new: str) -> list[tuple[str, bytes]]:
+    return [(name.replace(old, new), content) for name, content in pairs]
+
+
+TARS: dict[str, Callable[[list[tuple[str, bytes]]], list[tuple[str, bytes]]]] = {
+    "outside": lambda pairs: renamed(pairs, "chef_0000-00", "../../x0"),
+    "another suffix": lambda pairs: renamed(pairs, ".png", ".pkl"),
+    "the suffix of another image": lambda pairs: renamed(pairs, ".png", ".webp"),
+    "another's name": lambda pairs: renamed(pairs, "chef_0000-00", "chef_0000-05"),
+    "no image": lambda pairs: [(n, b"\x80\x04." if n.endswith(".png") else c) for n, c in pairs],
+    "a huge record": lambda pairs: [(n, c.ljust(2**20 + 1) if n.endswith(".json") else c) for n, c in pairs],
+    "a huge image": lambda pairs: [*pairs[1:2], (pairs[0][0], pairs[0][1].ljust(2**26 + 1)), *pairs[2:]],
+}
+
+
+@pytest.mark.parametrize("name", TARS)
+@pytest.mark.parametrize("fields", [None, (), ("json",)])
+def test_a_tar_whose_hash_fits_has_to_have_the_rows_members(tmp_path: Path, name: str, fields: Any) -> None:
+    fill(tmp_path)
+    finish_dataset(tmp_path)
+    assert len(list(stream(tmp_path, keep_sets=False, fields=fields))) == 36
+    put(tmp_path, "tar", packed(TARS[name](members(tmp_path))))
+    with pytest.raises(ShardDamaged, match=r"00000-.*\.tar"):
+        list(stream(tmp_path, keep_sets=False, fields=fields))
