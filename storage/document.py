@@ -11,11 +11,13 @@ from .canonical import seal, sha256, unseal
 from .checks import check_axes
 from .errors import CounterpoiseError, ShardDamaged
 from .records import schema
-from .shardfile import MAX_MANIFEST
+from .shardfile import MAX_MANIFEST, MAX_SHARDS, require_kinds
 
 SCHEMA_VERSION = 1
 HEADER = "dataset.json"
 FORMAT = "counterpoise-dataset"
+_PLAN = {"rows": int, "shards": int, "bytes": int, "rows_sha256": str, "sha256": str}
+_ENTRY = {"index": int, "sha256": str, "counts": dict}
 RESERVED = ("format", "schema_version", "dataset_id", "plan", "shards", "counts", "root_sha256")
 
 
@@ -82,11 +84,12 @@ def parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
         ShardDamaged: something in it is missing or of another kind.
     """
     try:
+        _require_facts(body)
         return DatasetManifest(
             dataset_id=body["dataset_id"],
             axes=_axes(body["axes"]),
             header={name: value for name, value in body.items() if name not in (*RESERVED, "axes")},
-            plan={**body["plan"], "rows": int(body["plan"]["rows"]), "shards": int(body["plan"]["shards"])},
+            plan=body["plan"],
             shards=tuple(ShardEntry(**entry) for entry in body["shards"]),
             counts=body["counts"],
             root_sha256=body["root_sha256"],
@@ -96,6 +99,18 @@ def parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
         raise ShardDamaged(f"{where} is damaged: {error} is missing or of another kind.") from error
     except CounterpoiseError as error:
         raise ShardDamaged(f"{where} is damaged: {error}") from error
+
+
+def _require_facts(body: Mapping[str, Any]) -> None:
+    """Refuse facts of another kind, and more shards than can be listed."""
+    require_kinds(body, {"dataset_id": str, "counts": dict})
+    require_kinds(body["plan"], _PLAN)
+    for entry in body["shards"]:
+        require_kinds(entry, _ENTRY)
+    if type(body["root_sha256"]) not in (str, type(None)):
+        raise TypeError(f"root_sha256 {body['root_sha256']!r:.40}")
+    if body["plan"]["shards"] > MAX_SHARDS:
+        raise CounterpoiseError(f"{body['plan']['shards']} shards are planned: at most {MAX_SHARDS} can be.")
 
 
 def _axes(listed: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from .backend import Backend
 from .canonical import canonical, plain, sha256
 from .errors import CounterpoiseError, ShardDamaged
 from .records import iter_rows
+from .shardfile import MAX_SHARDS
 
 PLAN = "plan.parquet"
 MAX_PLAN = 2**31
@@ -38,6 +39,10 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     shards = {row["shard"] for row in rows}
     if shards != set(range(len(shards))):
         raise CounterpoiseError("The plan's shards have to be numbered from 0 without gaps.")
+    if len(shards) > MAX_SHARDS:
+        raise CounterpoiseError(
+            f"The plan has {len(shards)} shards: at most {MAX_SHARDS} are listed; put more sets in each."
+        )
     try:
         return pa.Table.from_pylist([plain(row, "plan") for row in rows])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

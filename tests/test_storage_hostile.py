@@ -13,13 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from export_world import exported, make
-from storage_world import files, fill, reseal, tar_path
+from storage_world import HEADER, files, fill, plan_rows, reseal, tar_path
 
 from flows.export.target import inside
-from storage import CounterpoiseError, ShardDamaged, finish_dataset, list_shards, load_dataset, read_samples
+from storage import (
+    CounterpoiseError,
+    ShardDamaged,
+    create_dataset,
+    finish_dataset,
+    list_shards,
+    load_dataset,
+    read_samples,
+)
 from storage.metadata import yield_by_cell
 from storage.query import open_records, quoted
 from storage.records import to_parquet
+from storage.shardfile import MAX_SHARDS
 from storage.skewed import join_skew
 from storage.stream import stream
 from storage.tarball import header, tar_end, tar_members
@@ -182,3 +191,67 @@ def test_a_tar_whose_hash_fits_has_to_have_the_rows_members(tmp_path: Path, name
     put(tmp_path, "tar", packed(TARS[name](members(tmp_path))))
     with pytest.raises(ShardDamaged, match=r"00000-.*\.tar"):
         list(stream(tmp_path, keep_sets=False, fields=fields))
+
+
+FACTS: list[tuple[str, Any]] = [
+    ("counts", []),
+    ("counts", {"rows": "18", "images": 12}),
+    ("counts", {"rows": 18.5, "images": True}),
+    ("index", "0"),
+    ("index", False),
+    ("dataset_id", 1),
+    ("recipe", []),
+    ("environment", "cpu"),
+    ("tar", []),
+    ("parquet", None),
+    ("parquet", {"name": 1, "bytes": "1", "sha256": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), FACTS)
+def test_shard_manifests_of_other_kinds_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    fill(tmp_path)
+    finish_dataset(tmp_path)
+    claim(tmp_path, shards=[], counts={}, root_sha256=None)
+    reseal(tmp_path / "shards/00000.json", {name: value})
+    calls: list[Any] = [lambda: list_shards(tmp_path), lambda: finish_dataset(tmp_path)]
+    for call in calls:
+        with pytest.raises(ShardDamaged, match=r"00000\.json is damaged"):
+            call()
+    assert any("00000.json is damaged" in line for line in verify(tmp_path))
+
+
+PLAN = {"rows": 6, "shards": 3, "bytes": 1, "rows_sha256": "a", "sha256": "b"}
+DOCUMENTS: list[tuple[str, Any]] = [
+    ("counts", []),
+    ("counts", {"rows": "1"}),
+    ("plan", []),
+    ("plan", {"rows": 6, "shards": 3}),
+    ("plan", {**PLAN, "bytes": "1"}),
+    ("plan", {**PLAN, "shards": 10**18}),
+    ("plan", {**PLAN, "rows": -1}),
+    ("shards", 1),
+    ("shards", {"0": 1}),
+    ("shards", [{"index": "0", "sha256": "a", "counts": {}}]),
+    ("shards", [{"index": 0, "sha256": "a", "counts": [1]}]),
+    ("root_sha256", 1),
+    ("dataset_id", None),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), DOCUMENTS)
+def test_documents_of_other_kinds_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    fill(tmp_path)
+    finish_dataset(tmp_path)
+    claim(tmp_path, **{name: value})
+    with pytest.raises(ShardDamaged, match=r"dataset\.json is damaged"):
+        load_dataset(tmp_path)
+    assert any("dataset.json is damaged" in line for line in verify(tmp_path))
+
+
+def test_more_shards_than_are_listed_are_not_planned(tmp_path: Path) -> None:
+    fill(tmp_path)
+    rows = [{**plan_rows()[0], "set_id": f"chef_{n}", "shard": n} for n in range(MAX_SHARDS + 1)]
+    for extend in (False, True):
+        with pytest.raises(CounterpoiseError, match="at most 100000 are listed"):
+            create_dataset(tmp_path, HEADER, rows, extend=extend)
