@@ -44,7 +44,7 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     if shards and backend.path(shards[0].parquet.path) is None:
         tables = [read_table(fetched(backend, one), backend.where(one.parquet.path)) for one in shards]
         return connect(threads).from_arrow(pa.concat_tables(tables))
-    return shard_records(connect(threads), manifest, local_paths(backend, shards, check))
+    return shard_records(connect(threads), manifest, local_paths(backend, shards, check, list(manifest.axes)))
 
 
 @contextlib.contextmanager

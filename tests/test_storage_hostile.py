@@ -26,6 +26,7 @@ from storage import (
     read_samples,
 )
 from storage.metadata import yield_by_cell
+from storage.plan import read_table
 from storage.query import open_records, quoted
 from storage.records import to_parquet
 from storage.shardfile import MAX_SHARDS
@@ -255,3 +256,52 @@ def test_more_shards_than_are_listed_are_not_planned(tmp_path: Path) -> None:
     for extend in (False, True):
         with pytest.raises(CounterpoiseError, match="at most 100000 are listed"):
             create_dataset(tmp_path, HEADER, rows, extend=extend)
+
+
+def bomb(dataset: Path, rows: int, length: int, groups: int = 1) -> bytes:
+    """A Parquet of a shard's columns, whose prompts are one long text, stored once."""
+    table = pq.read_table(dataset / list_shards(dataset)[0].parquet.path).slice(0, 1)
+    table = table.take(pa.array([0] * rows))
+    place = table.schema.get_field_index("prompt")
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["x" * length])
+    sink = pa.BufferOutputStream()
+    bombed = table.set_column(place, pa.field("prompt", texts.type, nullable=False), texts)
+    pq.write_table(bombed, sink, compression="zstd", store_schema=False, row_group_size=rows // groups)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_text_stored_once_for_many_rows_is_not_decoded(tmp_path: Path, groups: int) -> None:
+    fill(tmp_path)
+    finish_dataset(tmp_path)
+    small, content = bomb(tmp_path, 2**10, 2**10, groups), bomb(tmp_path, 2**17, 2**19, groups)
+    assert len(content) < 2**20
+    with pytest.raises(ShardDamaged, match="bytes when decoded"):
+        read_table(content, "here")
+    put(tmp_path, "parquet", content)
+    for call in (lambda: next(read_samples(tmp_path, 0)), lambda: list(stream(tmp_path))):
+        with pytest.raises(ShardDamaged, match="is refused"):
+            call()
+    assert read_table(small, "here").num_rows == 2**10
+
+
+def test_tables_over_the_limits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path)
+    content = to_parquet(pa.table({"a": list(range(1000))}))
+    assert read_table(content, "here").num_rows == 1000
+    for limit, value in (("MAX_ROWS", 999), ("MAX_TABLE", 1000)):
+        with monkeypatch.context() as patch, pytest.raises(ShardDamaged, match="here is refused"):
+            patch.setattr(f"storage.plan.{limit}", value)
+            read_table(content, "here")
+    monkeypatch.setattr("storage.plan.MAX_ROWS", 17)
+    monkeypatch.setattr("storage.query.plan_of", lambda *_: pa.table({"set_id": ["a"]}))
+    with pytest.raises(ShardDamaged, match="18 rows"), open_records(tmp_path):
+        pass
+
+
+def test_questions_are_asked_of_the_datasets_columns_alone(tmp_path: Path) -> None:
+    fill(tmp_path)
+    finish_dataset(tmp_path)
+    put(tmp_path, "parquet", to_parquet(pa.table({"set_id": ["a"], "kept": [True]})))
+    with pytest.raises(ShardDamaged, match="columns are not those of the dataset"), open_records(tmp_path):
+        pass
