@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from storage import Sample
 from storage.checks import cell_values
-from storage.images import synthetic_png, synthetic_xmp
+from storage.images import decoded, synthetic_png, synthetic_xmp
+from storage.reading import decode
 
 URI_LIMIT = 200_000
 _PAPER, _INK, _SOFT, _MARK = (255, 255, 255), (32, 33, 36), (110, 113, 120), (43, 92, 138)
@@ -67,11 +68,11 @@ def _flagged(sample: Sample, limit: float) -> bool:
 
 
 def _decoded(sample: Sample, side: int) -> Image.Image | None:
-    """The picture of a kept sample, whose bytes the reader has checked."""
+    """The picture of a kept sample, if it is what its record says."""
     if sample.image is None:
         return None
-    with Image.open(io.BytesIO(sample.image)) as image:
-        return thumbnail(image.convert("RGB"), side)
+    decode(sample)
+    return thumbnail(decoded(sample.image), side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .backend import Backend
 from .canonical import seal, sha256, unseal
+from .checks import check_axes
 from .errors import CounterpoiseError, ShardDamaged
-from .shardfile import MAX_MANIFEST
+from .records import schema
+from .shardfile import MAX_MANIFEST, MAX_SHARDS, require_kinds
 
 SCHEMA_VERSION = 1
 HEADER = "dataset.json"
 FORMAT = "counterpoise-dataset"
+_PLAN = {"rows": int, "shards": int, "bytes": int, "rows_sha256": str, "sha256": str}
+_ENTRY = {"index": int, "sha256": str, "counts": dict}
 RESERVED = ("format", "schema_version", "dataset_id", "plan", "shards", "counts", "root_sha256")
 
 
@@ -80,11 +84,12 @@ def parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
         ShardDamaged: something in it is missing or of another kind.
     """
     try:
+        _require_facts(body)
         return DatasetManifest(
             dataset_id=body["dataset_id"],
-            axes={axis["name"]: tuple(axis["values"]) for axis in body["axes"]},
+            axes=_axes(body["axes"]),
             header={name: value for name, value in body.items() if name not in (*RESERVED, "axes")},
-            plan={**body["plan"], "rows": int(body["plan"]["rows"]), "shards": int(body["plan"]["shards"])},
+            plan=body["plan"],
             shards=tuple(ShardEntry(**entry) for entry in body["shards"]),
             counts=body["counts"],
             root_sha256=body["root_sha256"],
@@ -92,3 +97,25 @@ def parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardDamaged(f"{where} is damaged: {error} is missing or of another kind.") from error
+    except CounterpoiseError as error:
+        raise ShardDamaged(f"{where} is damaged: {error}") from error
+
+
+def _require_facts(body: Mapping[str, Any]) -> None:
+    """Refuse facts of another kind, and more shards than can be listed."""
+    require_kinds(body, {"dataset_id": str, "counts": dict})
+    require_kinds(body["plan"], _PLAN)
+    for entry in body["shards"]:
+        require_kinds(entry, _ENTRY)
+    if type(body["root_sha256"]) not in (str, type(None)):
+        raise TypeError(f"root_sha256 {body['root_sha256']!r:.40}")
+    if body["plan"]["shards"] > MAX_SHARDS:
+        raise CounterpoiseError(f"{body['plan']['shards']} shards are planned: at most {MAX_SHARDS} can be.")
+
+
+def _axes(listed: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Axes as a document lists them, of names that can be columns and values that can be cells."""
+    schema([axis["name"] for axis in listed])
+    axes = {axis["name"]: axis["values"] for axis in listed}
+    check_axes(axes)
+    return {name: tuple(values) for name, values in axes.items()}

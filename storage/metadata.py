@@ -15,7 +15,7 @@ import pyarrow as pa
 from .backend import open_backend
 from .manifest import Where, load_dataset, shards_of
 from .plan import read_table
-from .query import PLAN_ROW, Records, Row, connect, fetched, local_paths, open_records, shard_records
+from .query import PLAN_ROW, Records, Row, connect, fetched, local_paths, open_records, quoted, shard_records
 from .records import SCORES
 from .verdicts import ACCEPT, REJECT, verdict_tables
 
@@ -44,7 +44,7 @@ def table(dataset: Where, threads: int = 1, check: bool = True) -> duckdb.DuckDB
     if shards and backend.path(shards[0].parquet.path) is None:
         tables = [read_table(fetched(backend, one), backend.where(one.parquet.path)) for one in shards]
         return connect(threads).from_arrow(pa.concat_tables(tables))
-    return shard_records(connect(threads), manifest, local_paths(backend, shards, check))
+    return shard_records(connect(threads), manifest, local_paths(backend, shards, check, list(manifest.axes)))
 
 
 @contextlib.contextmanager
@@ -101,7 +101,7 @@ def verdict_counts(dataset: Where) -> list[Row]:
 def yield_by_cell(asked: Asked, by_concept: bool = False) -> list[Row]:
     """One row per cell (and concept): its values, tried and kept images, shares of kept and attribute_ok."""
     with opened(asked) as records:
-        axes = [f'"{axis}"' for axis in records.manifest.axes]
+        axes = [quoted(axis) for axis in records.manifest.axes]
         names = ", ".join([*(["concept"] if by_concept else []), *axes])
         return records.ask(f"""
             SELECT {names}, count(*) AS tried, count(*) FILTER (kept) AS kept,

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from .backend import Backend
 from .canonical import sha256
-from .errors import ShardDamaged
+from .errors import CounterpoiseError, ShardDamaged
 from .images import image_suffix
 from .plan import read_table
 from .quarantine import check_bytes, check_length
@@ -77,7 +77,7 @@ class Places:
         begin: first byte of every image's pair of members, and the end of the last.
         first, second: bytes of the content of the pair's members.
         image: 1 or 2, the member that is the image.
-        sound: 1 where the pair was found sound.
+        sound: 1 where the pair's bytes are those that the manifest names, 2 where they fit the row too.
     """
 
     def __init__(self, file: BufferedIOBase, pairs: int, where: str) -> None:
@@ -153,7 +153,7 @@ class Pictures:
         Raises:
             ShardDamaged: one of the bytes is not what the row says.
         """
-        if not self._places.sound[place]:
+        if self._places.sound[place] < 2:
             return self.read_pair(place, row)[0]
         begin, size = self._contents(place)[self._places.image[place] - 1]
         return self._bytes(begin, size)
@@ -172,7 +172,13 @@ class Pictures:
                 raise ShardDamaged(
                     f"{self._where}: the tar's members of {row['key']!r} do not fit the Parquet's row; {AGAIN}."
                 )
-            self._places.sound[place] = 1
+        elif self._places.sound[place] == 1:
+            heads = [pair[at - begin - BLOCK : at - begin] for at, _ in self._contents(place)]
+            if heads != _heads(row["key"], image, record, self._where):
+                raise ShardDamaged(
+                    f"{self._where}: the tar's members of {row['key']!r} are not its image and record; {AGAIN}."
+                )
+        self._places.sound[place] = 2
         return image, record
 
     def _contents(self, place: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -184,6 +190,15 @@ class Pictures:
     def _bytes(self, begin: int, size: int) -> bytes:
         self._file.seek(begin)
         return self._file.read(size)
+
+
+def _heads(key: str, image: bytes, record: bytes, where: str) -> list[bytes]:
+    """The headers of an image and its record, in their order."""
+    try:
+        sizes = {image_suffix(image): len(image), "json": len(record)}
+    except CounterpoiseError as error:
+        raise ShardDamaged(f"{where}: {key!r}: {error}") from error
+    return [header(f"{key}.{suffix}", sizes[suffix]) for suffix in sorted(sizes)]
 
 
 def _around(row: Mapping[str, Any], image: bytes) -> bytes:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .backend import Backend, explain, open_backend
 from .errors import CounterpoiseError, ShardDamaged
 from .manifest import DatasetManifest, Where, load_dataset, plan_of, shards_of
+from .plan import check_footer
 from .quarantine import check_bytes, quarantining
 from .reading import MAX_PARQUET, read_checked
 from .records import schema
 from .shardfile import ShardRecord
+from .sidecar import SKEW
 
 Row = dict[str, Any]
 MEMORY = "400MB"
@@ -112,18 +117,33 @@ def open_records(
     shards, planned = tuple(shards_of(backend, manifest)), plan_of(backend, manifest)
     with contextlib.ExitStack() as stack:
         if shards and backend.path(shards[0].parquet.path) is None:
-            paths = stack.enter_context(_copies(backend, shards))
+            paths = stack.enter_context(_copies(backend, shards, list(manifest.axes)))
         else:
-            paths = local_paths(backend, shards, check)
+            paths = local_paths(backend, shards, check, list(manifest.axes))
         connection = stack.enter_context(connect(threads, memory))
         shard_records(connection, manifest, paths).create_view("records")
         places = pa.array(range(len(planned)), pa.int64())
         connection.register("planned", planned.append_column(PLAN_ROW, places))
+        _shut(connection, paths, backend.path(SKEW))
         yield Records(dataset, manifest, shards, connection)
 
 
-def local_paths(backend: Backend, shards: Sequence[ShardRecord], check: bool) -> list[str]:
-    """Where the Parquet files of these shards are, each compared with its manifest if `check`.
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _shut(connection: duckdb.DuckDBPyConnection, paths: Sequence[str], folder: Path | None) -> None:
+    """From here on a question reaches these files and those of the folder, and no others, whatever it says."""
+    folders = [] if folder is None else [str(folder)]
+    for setting, allowed in (("allowed_paths", paths), ("allowed_directories", folders)):
+        both = {*allowed, *map(glob.escape, allowed)}  # it looks at a path both as it was given and as it is
+        connection.execute(f"SET {setting} = ?", [sorted(both)])
+    connection.execute("SET enable_external_access = false")
+
+
+def local_paths(backend: Backend, shards: Sequence[ShardRecord], check: bool, axes: list[str]) -> list[str]:
+    """Where the Parquet files of these shards are, each compared with its manifest and the axes if `check`.
 
     Raises:
         ShardDamaged: one is missing, or is another and thus quarantined.
@@ -133,7 +153,20 @@ def local_paths(backend: Backend, shards: Sequence[ShardRecord], check: bool) ->
             if check:
                 where = backend.where(shard.parquet.path)
                 check_bytes(file, shard.parquet.bytes, shard.parquet.sha256, where)
+                _check_form(file, axes, where)
     return [str(backend.path(shard.parquet.path)) for shard in shards]
+
+
+def _check_form(file: BufferedIOBase | io.BytesIO, axes: list[str], where: str) -> None:
+    """Refuse a Parquet of other columns than the dataset's, or of a size that no shard has."""
+    try:
+        parquet = pq.ParquetFile(file)
+        columns = parquet.schema_arrow
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardDamaged(f"{where} is damaged: not a whole Parquet file ({error}).") from error
+    check_footer(parquet.metadata, where)
+    if not columns.equals(schema(axes)):
+        raise ShardDamaged(f"{where}: the Parquet's columns are not those of the dataset.")
 
 
 def fetched(backend: Backend, shard: ShardRecord) -> bytes:
@@ -147,12 +180,13 @@ def fetched(backend: Backend, shard: ShardRecord) -> bytes:
 
 
 @contextlib.contextmanager
-def _copies(backend: Backend, shards: Sequence[ShardRecord]) -> Iterator[list[str]]:
+def _copies(backend: Backend, shards: Sequence[ShardRecord], axes: list[str]) -> Iterator[list[str]]:
     """Paths of temporary copies of these shards' Parquet files."""
     with tempfile.TemporaryDirectory(prefix="counterpoise-") as folder:
         paths = [Path(folder) / shard.parquet.name for shard in shards]
         for path, shard in zip(paths, shards, strict=True):
             content = fetched(backend, shard)
+            _check_form(io.BytesIO(content), axes, backend.where(shard.parquet.path))
             try:
                 path.write_bytes(content)
             except OSError as error:

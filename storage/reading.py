@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from .backend import Backend, open_backend
 from .canonical import sha256
 from .errors import CounterpoiseError, ShardDamaged
@@ -13,12 +16,13 @@ from .images import check_image
 from .manifest import Where, load_dataset, require_listed
 from .plan import read_table
 from .quarantine import check_bytes, check_length, quarantining
-from .records import Sample, from_row, iter_rows, row_json, schema
+from .records import NAME, SET_ID, Sample, from_row, iter_rows, row_json, sample_key, schema
 from .shardfile import FileRecord, ShardRecord, read_shard, shard_indices, shard_name
 from .tarball import tar_members
 
 __all__ = [
     "check_bytes",
+    "check_names",
     "check_present",
     "decode",
     "pair_up",
@@ -83,11 +87,38 @@ def pair_up(parquet: bytes, tar: BufferedIOBase | None, axes: list[str], where: 
     table = read_table(parquet, where)
     if not table.schema.equals(schema(axes)):
         raise ShardDamaged(f"{where}: the Parquet's columns are not those of the dataset.")
+    check_names(table, where)
     members = iter(()) if tar is None else tar_members(tar, where)
     for row in iter_rows(table):
         yield from_row(row, axes, row_image(row, members, where) if row["kept"] else None)
     if next(members, None) is not None:
         raise ShardDamaged(f"{where}: the tar holds images that the Parquet does not name.")
+
+
+def check_names(table: pa.Table, where: str) -> None:
+    """Refuse rows whose set, split or concept is more than a name, or whose key is not their set's and member's.
+
+    Raises:
+        ShardDamaged: names the first such row.
+    """
+    sets = table["set_id"]
+    members = pc.utf8_lpad(pc.cast(table["member"], pa.string()), 2, "0")
+    odd = pc.not_equal(table["key"], pc.binary_join_element_wise(sets, members, "-"))
+    for column, form in (("set_id", SET_ID), ("split", NAME), ("concept", NAME)):
+        plain = pc.match_substring_regex(table[column], rf"\A(?:{form.pattern})\z")
+        odd = pc.or_(odd, pc.invert(plain))
+    first = pc.index(pc.fill_null(odd, True), True).as_py()
+    if first >= 0:
+        row = table.select(["key", "set_id", "member", "split", "concept"]).slice(first, 1).to_pylist()[0]
+        raise ShardDamaged(f"{where} is refused: {_odd(row)}.")
+
+
+def _odd(row: Mapping[str, Any]) -> str:
+    """What is odd about a row that `check_names` refuses."""
+    for column, form in (("set_id", SET_ID), ("split", NAME), ("concept", NAME)):
+        if not form.fullmatch(row[column] or ""):
+            return f"{column} {row[column]!r} in the Parquet has to match {form.pattern}"
+    return f"key {row['key']!r} in the Parquet has to be {sample_key(row['set_id'], row['member'] or 0)!r}"
 
 
 def row_image(row: Mapping[str, Any], members: Iterator[tuple[str, bytes]], where: str) -> bytes:

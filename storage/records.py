@@ -14,6 +14,7 @@ from .canonical import canonical_text, sha256
 from .errors import CounterpoiseError
 
 SET_ID = re.compile(r"[a-z0-9_]{1,90}")
+NAME = re.compile(r"[a-z0-9_]{1,90}")
 AXIS = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_CELLS = 100
 

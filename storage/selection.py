@@ -22,11 +22,12 @@ from .errors import CounterpoiseError, ShardDamaged
 from .manifest import Where, load_dataset, root_hash, shards_of
 from .pictures import shard_table
 from .quarantine import quarantining
+from .reading import check_names
 from .shardfile import FileRecord, ShardRecord
 from .sidecar import Sidecar, read_sidecar
 from .verdicts import rejected_sets
 
-_NAMES = ["key", "set_id", "kept", "split"]
+_NAMES = ["key", "set_id", "member", "kept", "split", "concept"]
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
@@ -159,6 +160,7 @@ class _Finder:
         """What a shard has to hand out, with the images' keys."""
         with quarantining(self._backend, shard):
             table = shard_table(self._backend, shard.parquet, self._axes, _NAMES)
+            check_names(table, self._backend.where(shard.parquet.path))
         rows = np.flatnonzero(table["kept"].to_numpy())
         kept = table.take(rows)
         self._check(shard, kept)

@@ -17,6 +17,7 @@ MAX_SHARDS = 10**5
 SHARD_MANIFEST = re.compile(r"([0-9]{5})\.json")
 _DATA = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
 _FORMAT = "counterpoise-shard-1"
+_FILE = {"name": str, "bytes": int, "sha256": str}
 AGAIN = "delete that manifest and run `counterpoise generate` again to make the shard anew"
 
 
@@ -106,7 +107,28 @@ def read_shard(backend: Backend, index: int, dataset_id: str | None = None) -> S
     return record
 
 
+def require_kinds(facts: Any, kinds: Mapping[str, type]) -> None:
+    """Refuse facts of a manifest that are missing or of another kind; a mapping is one of text to whole numbers.
+
+    Raises:
+        KeyError, TypeError: names the first.
+    """
+    if type(facts) is not dict:
+        raise TypeError(f"{facts!r:.40}")
+    for name, kind in kinds.items():
+        value = facts[name]
+        numbers = value.values() if type(value) is dict else [value] if kind is int else []
+        if type(value) is not kind or any(type(one) is not int or one < 0 for one in numbers):
+            raise TypeError(f"{name} {value!r:.40}")
+
+
 def _record(body: Mapping[str, Any], digest: str) -> ShardRecord:
+    require_kinds(body, {"index": int, "dataset_id": str, "counts": dict, "recipe_sha256": str})
+    for name in ("parquet",) if body["tar"] is None else ("parquet", "tar"):
+        require_kinds(body[name], _FILE)
+    for name in ("recipe", "environment"):
+        if type(body[name]) is not dict:
+            raise TypeError(f"{name} {body[name]!r:.40}")
     rest = {name: value for name, value in body.items() if name not in ("tar", "parquet", "format")}
     tar = None if body["tar"] is None else FileRecord(**body["tar"])
     return ShardRecord(**rest, tar=tar, parquet=FileRecord(**body["parquet"]), sha256=digest)

@@ -148,11 +148,11 @@ def _by_value(records: Records, axis: str, place: int) -> list[Row]:
     """One row per concept and value of an axis, values in the dataset's order."""
     return records.ask(
         f"""
-        SELECT concept, '{axis}' AS axis, v{place} AS value, {_selected()}
+        SELECT concept, ?::VARCHAR AS axis, v{place} AS value, {_selected()}
         FROM cells JOIN members USING (member) GROUP BY concept, v{place}
         ORDER BY concept, list_position(?::VARCHAR[], v{place})
         """,
-        [list(records.manifest.axes[axis])],
+        [axis, list(records.manifest.axes[axis])],
     )
 
 

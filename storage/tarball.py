@@ -107,7 +107,10 @@ def find_members(
         size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else length
         if place + BLOCK + size > length:
             raise ShardDamaged(f"{where} is damaged: no member begins at byte {place}.")
-        yield place, size, b".json\0" in head[:100]
+        is_record = b".json\0" in head[:100]
+        if size > (SIZE_LIMITS["json"] if is_record else max(SIZE_LIMITS.values())):
+            raise ShardDamaged(f"{where} is refused: its member at byte {place} is not of an allowed size.")
+        yield place, size, is_record
         place += BLOCK + size + -size % BLOCK
     file.seek(place)
     end = file.read(_end(place) + 1)

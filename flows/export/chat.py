@@ -25,7 +25,7 @@ from storage.sidecar import read_sidecar
 from .options import Chat
 from .questions import Item, open_questions
 from .source import Advance, Source, all_images, image_name
-from .target import write_file
+from .target import inside, write_file
 
 INFO = "dataset_info.json"
 _READING = """\
@@ -68,7 +68,7 @@ class _Split:
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path, split: str) -> None:
         self._split = split
-        (folder / split).mkdir(parents=True, exist_ok=True)
+        inside(folder, split).mkdir(parents=True, exist_ok=True)
         names = (f"{split}.jsonl", f"{split}/metadata.jsonl")
         self._text, self._parts = (_open(stack, folder / name) for name in names)
 

@@ -26,7 +26,7 @@ from storage.tarball import BLOCK, member_block, tar_end
 
 from .index import IndexedSample, offsets, sqlite_index
 from .source import Advance, Source, shard_images
-from .target import write_file
+from .target import inside, write_file
 
 META = ".nv-meta"
 ENERGON = "7.4.1"
@@ -90,7 +90,7 @@ class _Tar:
         self.name = name
         self.samples: list[IndexedSample] = []
         self._position = 0
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        inside(folder, name).parent.mkdir(parents=True, exist_ok=True)
         self._file = (folder / name).open("wb")
 
     def __enter__(self) -> _Tar:

@@ -15,6 +15,7 @@ from storage.card import Layout
 from storage.records import schema, to_row
 
 from .source import Advance, Source, all_images, image_name
+from .target import inside
 
 #: A file is closed when its images reach this many bytes; the hub asks for files of some 500 MB.
 FILE_BYTES = 450 * 2**20
@@ -123,7 +124,7 @@ class _Files:
             self.close()
 
     def _part(self, index: int) -> Path:
-        return self._folder / f"{self._split}-{index:05d}.part"
+        return inside(self._folder, f"{self._split}-{index:05d}.part")
 
 
 def _writer(path: Path, columns: pa.Schema) -> pq.ParquetWriter:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from storage import CounterpoiseError, DatasetManifest, Sample, ShardRecord
+from storage import CounterpoiseError, DatasetManifest, Sample, ShardDamaged, ShardRecord
 from storage.canonical import recipe_hash
 from storage.images import image_suffix
 from storage.manifest import root_hash
 from storage.query import open_records
 from storage.reading import read_samples
+from storage.records import NAME
 from storage.verdicts import rejected_sets
 
 SPLITS = ("train", "validation", "test")
@@ -76,6 +77,9 @@ def open_source(dataset: str) -> Source:
         raise CounterpoiseError(
             f"{dataset}: no kept image to export in {len(shards)} finished shards{told}. Generate first."
         )
+    odd = [split for split in counts if not NAME.fullmatch(split)]
+    if odd:
+        raise ShardDamaged(f"{dataset} is refused: split {odd[0]!r} has to match {NAME.pattern}.")
     order = [*SPLITS, *sorted(set(counts) - set(SPLITS))]
     images = {split: counts[split] for split in order if counts[split]}
     return Source(dataset, manifest, shards, rejected, left_out, images)

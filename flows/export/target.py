@@ -62,9 +62,21 @@ def local_target(out: str, request: Mapping[str, Any]) -> Iterator[Path | None]:
         raise explain(error, str(error.filename or target)) from error
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path of one file or folder of an export.
+
+    Raises:
+        CounterpoiseError: it is outside the export's folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CounterpoiseError(f"{name!r} is refused: an export writes nothing outside its folder. {_CURE}")
+    return path
+
+
 def write_file(folder: Path, name: str, content: bytes) -> None:
     """Write one file of an export, with the folders on its way."""
-    path = folder / name
+    path = inside(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     fault_point("export.file")
@@ -100,10 +112,10 @@ def outside(out: str, dataset: str) -> None:
         CounterpoiseError: it is inside.
     """
     if is_local(out) and is_local(dataset):
-        inside = _path(out).is_relative_to(_path(dataset))
+        within = _path(out).is_relative_to(_path(dataset))
     else:
-        inside = f"{out.rstrip('/')}/".startswith(f"{dataset.rstrip('/')}/")
-    if inside:
+        within = f"{out.rstrip('/')}/".startswith(f"{dataset.rstrip('/')}/")
+    if within:
         raise CounterpoiseError(f"--out: {out} is inside the dataset {dataset}; give a folder beside it")
 
 
