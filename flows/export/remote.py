@@ -13,6 +13,7 @@ import fsspec
 from storage import CounterpoiseError, ShardDamaged
 from storage.backend import fault_point
 from storage.canonical import plain, seal
+from storage.s3_errors import code_of, explained
 
 from .target import BEGUN, FORMAT, MANIFEST, is_local, local_target, read_manifest, same_export
 
@@ -33,22 +34,32 @@ def open_target(out: str, request: Mapping[str, Any]) -> contextlib.AbstractCont
 @contextlib.contextmanager
 def _remote_target(out: str, request: Mapping[str, Any]) -> Iterator[Path | None]:
     place, root = _reach(out)
-    try:
-        if _is_there(place, root, out, request):
-            yield None
-            return
-    except OSError as error:
-        raise CounterpoiseError(f"--out: {out} cannot be read ({error}).") from error
+    with _told(out, "read"):
+        there = _is_there(place, root, out, request)
+    if there:
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="counterpoise-export-") as folder:
         made = Path(folder) / "export"
         with local_target(str(made), request) as passing:
             yield passing
-        try:
+        with _told(out, "written"):
             _copy(place, root, made, request)
-        except OSError as error:
-            raise CounterpoiseError(
-                f"--out: {out} cannot be written ({error}): see to it and run the same again."
-            ) from error
+
+
+@contextlib.contextmanager
+def _told(out: str, done: str) -> Iterator[None]:
+    """Whatever a store raises as one line: those of fsspec have no errors in common."""
+    try:
+        yield
+    except CounterpoiseError:
+        raise
+    except Exception as error:
+        where = f"--out: {out} cannot be {done}"
+        if out.startswith(("s3://", "s3a://")):
+            raise explained(error, code_of(error), where, left="what is there is continued") from error
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise CounterpoiseError(f"{where} ({reason}): see to it and run the same again.") from error
 
 
 def _reach(out: str) -> tuple[Any, str]:
