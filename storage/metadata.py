@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import duckdb
 import pyarrow as pa
@@ -86,13 +86,14 @@ def shortfalls(asked: Asked) -> list[Row]:
     return [{**row, "missing": row["planned"] - row["sets"]} for row in short if row["sets"] < row["planned"]]
 
 
-def verdict_counts(dataset: Where) -> list[Row]:
-    """One row per file in `verdicts/`, by name: reviewer, accepted, rejected (sets).
+def verdict_counts(dataset: Where, on_bad: Callable[[str], None] | None = None) -> list[Row]:
+    """One row per file in `verdicts/`, by name: reviewer, accepted, rejected (sets); `on_bad` as `verdict_tables` has it.
 
     Raises:
-        CounterpoiseError: a file is no table of verdicts.
+        SideFileBad: a file is no table of verdicts.
     """
-    counted = [(name, Counter(one["verdict"].to_pylist())) for name, one in verdict_tables(dataset)]
+    tables = verdict_tables(dataset, on_bad)
+    counted = [(name, Counter(one["verdict"].to_pylist())) for name, one in tables]
     return [
         {"reviewer": name, "accepted": counts[ACCEPT], "rejected": counts[REJECT]} for name, counts in counted
     ]

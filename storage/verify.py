@@ -9,13 +9,15 @@ from dataclasses import replace
 
 from .backend import STAGED_MARK, Backend, open_backend
 from .checks import check_samples
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError, ShardDamaged, SideFileBad
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
 from .progress import all_progress, progress_folders, published_progress
 from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
 from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .sidecar import read_sidecar, sidecars
+from .verdicts import verdict_tables
 from .versions import version_lines
 
 _DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
@@ -51,7 +53,20 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
                 _check_shard(backend, manifest, record, planned, decode_images)
         except CounterpoiseError as error:
             lines.append(str(error))
-    return [*lines, *_strangers(backend, manifest)]
+    return [*lines, *_side_lines(dataset), *_strangers(backend, manifest)]
+
+
+def _side_lines(dataset: Where) -> list[str]:
+    """A line for each file of `skew/` or `verdicts/` that no reader takes."""
+    lines: list[str] = []
+    for _ in verdict_tables(dataset, lines.append):
+        pass
+    for name in sidecars(dataset):
+        try:
+            read_sidecar(dataset, name)
+        except SideFileBad as error:
+            lines.append(str(error))
+    return lines
 
 
 def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[str]:
