@@ -41,11 +41,13 @@ class Sidecar:
         name: of the file inside the dataset.
         sha256: of the file.
         table: key, skew, weight (1 where the file has none), multiplicity (1 where the file has none).
+        resamples: the file has multiplicities.
     """
 
     name: str
     sha256: str
     table: pa.Table
+    resamples: bool
 
 
 def sidecars(dataset: Where) -> list[str]:
@@ -123,9 +125,9 @@ def read_sidecar(dataset: Where, name: str) -> Sidecar:
         raise CounterpoiseError(
             f"{backend.where(name)} is missing; sidecars there: {', '.join(there) or 'none'}."
         )
-    table, digest = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE)
+    table, digest, columns = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE)
     _check(table, backend.where(name))
-    return Sidecar(name, digest, table)
+    return Sidecar(name, digest, table, "multiplicity" in columns)
 
 
 def check_rows(backend: Backend, name: str) -> Iterator[pa.Table]:

@@ -26,8 +26,8 @@ def write_side(backend: Backend, name: str, table: pa.Table) -> str:
 
 def read_side(
     backend: Backend, name: str, wanted: pa.Schema, optional: Mapping[str, pa.Scalar], cure: str
-) -> tuple[pa.Table, str]:
-    """The wanted columns of a file, and the sha256 of the file.
+) -> tuple[pa.Table, str, list[str]]:
+    """The wanted columns of a file, the sha256 of the file, and the columns that are in it.
 
     Text may be stored in any of Arrow's kinds of string, other columns as their type only; further columns are
     left alone.
@@ -46,7 +46,7 @@ def read_side(
     with _one_file(cure):
         content = backend.read(name, MAX_SIDE)
         table = read_table(content, where)
-    return _columns(table, wanted, optional, where, cure), sha256(content)
+    return _columns(table, wanted, optional, where, cure), sha256(content), table.column_names
 
 
 def side_batches(

@@ -96,7 +96,7 @@ def verdict_tables(
 
 
 def _read(backend: Backend, path: str) -> pa.Table:
-    table, _ = read_side(backend, path, SCHEMA, {"reason": pa.scalar(None, pa.string())}, _CURE)
+    table, *_ = read_side(backend, path, SCHEMA, {"reason": pa.scalar(None, pa.string())}, _CURE)
     _check(table, backend.where(path))
     return table
 
