@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from storage.s3_errors import code_of, explained
 
 from .target import BEGUN, FORMAT, MANIFEST, is_local, local_target, read_manifest, same_export
 
+_PIECE = 2**24
 _CURE = "Give another --out, or remove what is there."
 
 
@@ -77,7 +79,8 @@ def _is_there(place: Any, root: str, out: str, request: Mapping[str, Any]) -> bo
         body = read_manifest(place.cat_file(f"{root}/{MANIFEST}"), f"{out}/{MANIFEST}")
         same_export(body, request, f"{out}/{MANIFEST}")
         for file in body["files"]:
-            if names.get(file["name"], {}).get("size") != file["bytes"]:
+            there = names.get(file["name"], {}).get("size") == file["bytes"]
+            if not there or _digest(place, f"{root}/{file['name']}") != file["sha256"]:
                 raise ShardDamaged(
                     f"{out}/{file['name']} is missing or damaged: remove {out} and export again."
                 )
@@ -107,7 +110,29 @@ def _copy(place: Any, root: str, made: Path, request: Mapping[str, Any]) -> None
         if name != MANIFEST:
             target = f"{root}/{name}"
             place.makedirs(target.rpartition("/")[0], exist_ok=True)
-            place.put_file(str(path), target)
+            _put(place, path, target)
             fault_point("export.copied")
-    place.put_file(str(made / MANIFEST), f"{root}/{MANIFEST}")
+    _put(place, made / MANIFEST, f"{root}/{MANIFEST}")
     place.rm_file(f"{root}/{BEGUN}")
+
+
+def _put(place: Any, path: Path, target: str) -> None:
+    """Copy a file, unless the same is there from an interrupted export, and read it back."""
+    with path.open("rb") as file:
+        wanted = hashlib.file_digest(file, "sha256").hexdigest()
+    if place.exists(target) and _digest(place, target) == wanted:
+        return
+    place.put_file(str(path), target)
+    if _digest(place, target) != wanted:
+        with contextlib.suppress(Exception):  # above all the manifest, which would speak for it
+            place.rm_file(target)
+        raise OSError(f"{target} is not what was sent")
+
+
+def _digest(place: Any, target: str) -> str:
+    """sha256 of a file there, read in pieces."""
+    digest = hashlib.sha256()
+    with place.open(target, "rb", cache_type="none") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
