@@ -61,11 +61,6 @@ class Outcome:
     report: str
 
     @property
-    def exit_code(self) -> int:
-        """0, or 3 where it fell short of what the spec asks for."""
-        return 3 if self.short else 0
-
-    @property
     def shortfall(self) -> str:
         """What fell short as one line; empty if nothing did."""
         parts = [f"{one.concept} ({one.kept} of {one.planned} sets)" for one in self.short]

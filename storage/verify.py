@@ -15,12 +15,11 @@ from .progress import all_progress, progress_folders, published_progress
 from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
-from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .shardfile import DATA_FILE, SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
 from .sidecar import read_sidecar, sidecars
 from .verdicts import verdict_tables
 from .versions import version_lines
 
-_DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
@@ -152,7 +151,7 @@ def _strangers(backend: Backend, manifest: DatasetManifest | None) -> list[str]:
     with backend.alone() as alone:
         left = [*_left_over(backend, manifest), *published_progress(backend)] if alone else []
         lines = [f"{backend.where(name)} is {_CLEAN}." for name in left if not backend.recent(name)]
-    known = (_STAGED, _DATA, SHARD_MANIFEST)
+    known = (_STAGED, DATA_FILE, SHARD_MANIFEST)
     foreign = [name for name in backend.names(SHARDS) if not any(form.fullmatch(name) for form in known)]
     return [
         *lines,
@@ -181,7 +180,7 @@ def _orphans(backend: Backend, manifest: DatasetManifest) -> list[str]:
     orphans: list[str] = []
     present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
     named: dict[int, set[str] | None] = {}
-    for match in filter(None, map(_DATA.fullmatch, backend.names(SHARDS))):
+    for match in filter(None, map(DATA_FILE.fullmatch, backend.names(SHARDS))):
         index = int(match[1])
         if index not in named:
             named[index] = _named(backend, index) if index in present else None if index in listed else set()
