@@ -13,7 +13,7 @@ from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
 from storage.croissant import CROISSANT, croissant, write_croissant
 from storage.errors import SideFileBad
-from storage.metadata import kept_sets, shortfalls, verdict_counts, yield_by_concept
+from storage.metadata import kept_by_concept, shortfalls, verdict_counts, yield_by_concept
 from storage.query import Records, open_records
 from storage.sidecar import sidecars
 from storage.skewed import SkewJoin, join_skew
@@ -99,7 +99,8 @@ def close_dataset(
         _write_pages(dataset, manifest, model, on_bad)
     backend = open_backend(dataset)
     with open_records(dataset) as records:
-        yields, kept = yield_by_concept(records), kept_sets(records)
+        yields = yield_by_concept(records)
+        kept = kept_by_concept(records, {one.shard for one in sets})
     return Outcome(
         dataset=dataset,
         made=made,
@@ -179,7 +180,7 @@ def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _short(sets: Sequence[PlannedSet], kept: set[str]) -> tuple[Short, ...]:
+def _short(sets: Sequence[PlannedSet], kept: Mapping[str, int]) -> tuple[Short, ...]:
     planned = Counter(one.concept for one in sets)
-    got = Counter(one.concept for one in sets if one.set_id in kept)
-    return tuple(Short(name, count, got[name]) for name, count in planned.items() if got[name] < count)
+    rows = [Short(name, count, kept.get(name, 0)) for name, count in planned.items()]
+    return tuple(one for one in rows if one.kept < one.planned)

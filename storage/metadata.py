@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import duckdb
 import pyarrow as pa
@@ -122,9 +122,22 @@ def reasons(asked: Asked) -> list[Row]:
     )
 
 
-def kept_sets(asked: Asked) -> set[str]:
-    """Ids of the sets of finished shards that were kept."""
-    return {row["set_id"] for row in _ask(asked, "SELECT DISTINCT set_id FROM records WHERE kept")}
+def kept_by_concept(asked: Asked, shards: Collection[int]) -> dict[str, int]:
+    """Kept sets of every concept in these shards; concepts without one are not there."""
+    sql = """
+        SELECT concept, count(*) AS sets FROM planned
+        WHERE list_contains(?::BIGINT[], shard) AND set_id IN (SELECT set_id FROM records WHERE kept)
+        GROUP BY concept
+    """
+    with opened(asked) as records:
+        return {row["concept"]: row["sets"] for row in records.ask(sql, [list(shards)])}
+
+
+def kept_among(asked: Asked, names: Collection[str]) -> set[str]:
+    """Those of the named sets that are in finished shards and were kept."""
+    sql = "SELECT DISTINCT set_id FROM records WHERE kept AND list_contains(?::VARCHAR[], set_id)"
+    with opened(asked) as records:
+        return {row["set_id"] for row in records.ask(sql, [list(names)])}
 
 
 def first_kept(asked: Asked, per_concept: int) -> list[Row]:
