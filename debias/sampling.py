@@ -94,7 +94,12 @@ def uniform(keys: Sequence[str], seed: int, epoch: int) -> Floats:
 def _draw(start: hashlib._Hash, key: str) -> float:
     digest = start.copy()
     digest.update(key.encode())
-    return (int.from_bytes(digest.digest()[:8], "big") >> 11) / 2**53  # as many bits as a float has
+    return fraction(digest.digest())
+
+
+def fraction(digest: bytes) -> float:
+    """A number in [0, 1) from a hash."""
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # as many bits as a float has
 
 
 def _finite(skew: Skews) -> Floats:

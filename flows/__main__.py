@@ -242,13 +242,26 @@ def export(
     resample: Annotated[
         str | None,
         typer.Option(
-            metavar="SKEW", help="chat: resample by a skew sidecar of the dataset, skew/NAME.parquet."
+            metavar="SKEW",
+            help="chat: resample by a skew sidecar of the dataset, skew/NAME.parquet: by its multiplicities, or by a "
+            "draw from its skews where it has none or --epoch, --tau1 or --tau2 is given.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="chat: seed of every draw.")] = 0,
-    epoch: Annotated[int, typer.Option(metavar="N", help="chat: the epoch to resample for.")] = 0,
-    tau1: Annotated[float, typer.Option(metavar="X", help="chat: larger drops less.")] = 1.0,
-    tau2: Annotated[float, typer.Option(metavar="X", help="chat: larger repeats less.")] = 1.0,
+    epoch: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=False, help="chat: draw anew for this epoch. Default: 0."),
+    ] = None,
+    tau1: Annotated[
+        float | None,
+        typer.Option(metavar="X", show_default=False, help="chat: draw anew; larger drops less. Default: 1."),
+    ] = None,
+    tau2: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", show_default=False, help="chat: draw anew; larger repeats less. Default: 1."
+        ),
+    ] = None,
 ) -> None:
     """Write a dataset in another layout.
 

@@ -167,6 +167,7 @@ class Campaign:
             seconds=0.0 if self.started is None else time.monotonic() - self.started,
             workers=self.workers,
             made=len(self.todo),
+            on_bad=lambda line: self.note(f"Warning: {line}"),
         )
         return self.outcome
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ from storage import DatasetManifest, finish_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
 from storage.croissant import CROISSANT, croissant, write_croissant
-from storage.metadata import kept_sets, shortfalls, verdict_counts, yield_by_concept
-from storage.query import open_records
-from storage.skewed import join_skew, sidecars
+from storage.errors import SideFileBad
+from storage.metadata import kept_by_concept, shortfalls, verdict_counts, yield_by_concept
+from storage.query import Records, open_records
+from storage.sidecar import sidecars
+from storage.skewed import SkewJoin, join_skew
 
 from . import cost
 
@@ -59,11 +61,6 @@ class Outcome:
     report: str
 
     @property
-    def exit_code(self) -> int:
-        """0, or 3 where it fell short of what the spec asks for."""
-        return 3 if self.short else 0
-
-    @property
     def shortfall(self) -> str:
         """What fell short as one line; empty if nothing did."""
         parts = [f"{one.concept} ({one.kept} of {one.planned} sets)" for one in self.short]
@@ -79,6 +76,7 @@ def close_dataset(
     seconds: float,
     workers: int,
     made: int,
+    on_bad: Callable[[str], None],
 ) -> Outcome:
     """Bring the dataset's list, card, Croissant and report up to date; writes nothing if nothing is new.
 
@@ -90,17 +88,19 @@ def close_dataset(
         seconds: that took.
         workers: shards at a time.
         made: shards made by this run.
+        on_bad: hears what is wrong with a file of `skew/` or `verdicts/` that card and report leave out.
     """
     if images:
         cost.add_run(dataset, images, seconds, workers)
     manifest = finish_dataset(dataset)
-    _write_pages(dataset, manifest, model, renew=made > 0)
+    _write_pages(dataset, manifest, model, on_bad, renew=made > 0)
     while (latest := finish_dataset(dataset)).sha256 != manifest.sha256:  # somebody else closed it meanwhile
         manifest = latest
-        _write_pages(dataset, manifest, model)
+        _write_pages(dataset, manifest, model, on_bad)
     backend = open_backend(dataset)
     with open_records(dataset) as records:
-        yields, kept = yield_by_concept(records), kept_sets(records)
+        yields = yield_by_concept(records)
+        kept = kept_by_concept(records, {one.shard for one in sets})
     return Outcome(
         dataset=dataset,
         made=made,
@@ -115,11 +115,16 @@ def close_dataset(
 
 
 def _write_pages(
-    dataset: str, manifest: DatasetManifest, model: Mapping[str, Any], renew: bool = False
+    dataset: str,
+    manifest: DatasetManifest,
+    model: Mapping[str, Any],
+    on_bad: Callable[[str], None],
+    renew: bool = False,
 ) -> None:
     """Write card, Croissant and report, or those of them that speak of other shards than there are."""
     if renew or not (_speaks_of(dataset, CARD, manifest) and _speaks_of(dataset, CROISSANT, manifest)):
-        describe_dataset(dataset, model)
+        for line in describe_dataset(dataset, model):
+            on_bad(line)
     if renew or not _speaks_of(dataset, REPORT, manifest):
         from .report import write_report
 
@@ -133,7 +138,7 @@ def _speaks_of(dataset: str, name: str, manifest: DatasetManifest) -> bool:
     return backend.exists(name) and wanted in backend.read(name, _MAX_PAGE)
 
 
-def describe_dataset(dataset: str, model: Mapping[str, Any] | None = None) -> None:
+def describe_dataset(dataset: str, model: Mapping[str, Any] | None = None) -> list[str]:
     """Write card and croissant.json from what is there now: shards, verdicts, skew sidecars, weights.
 
     Both name the list that was there before its numbers were counted, so they never look newer than they are.
@@ -141,15 +146,28 @@ def describe_dataset(dataset: str, model: Mapping[str, Any] | None = None) -> No
     Args:
         dataset: the folder.
         model: what the engine says about its weights; None for what the dataset has on record.
+
+    Returns:
+        A line for each file of `skew/` or `verdicts/` that cannot be used and was left out.
     """
+    bad: list[str] = []
     with open_records(dataset) as records:
         facts = card_facts(records.manifest.header.get("model") or {} if model is None else model)
         yields, short = yield_by_concept(records), shortfalls(records)
-        skews = [join_skew(records, name) for name in sidecars(dataset)]
-        card = dataset_card(records.manifest, yields, short, facts, verdict_counts(dataset), skews)
+        judged, skews = verdict_counts(dataset, bad.append), list(_skews(records, bad))
+        card = dataset_card(records.manifest, yields, short, facts, judged, skews)
         described = croissant(records.manifest, records.shards, facts)
     write_card(dataset, card)
     write_croissant(dataset, described)
+    return [f"Left out of the card: {line}" for line in bad]
+
+
+def _skews(records: Records, bad: list[str]) -> Iterator[SkewJoin]:
+    for name in sidecars(records.dataset):
+        try:
+            yield join_skew(records, name)
+        except SideFileBad as error:
+            bad.append(str(error))
 
 
 def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +180,7 @@ def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _short(sets: Sequence[PlannedSet], kept: set[str]) -> tuple[Short, ...]:
+def _short(sets: Sequence[PlannedSet], kept: Mapping[str, int]) -> tuple[Short, ...]:
     planned = Counter(one.concept for one in sets)
-    got = Counter(one.concept for one in sets if one.set_id in kept)
-    return tuple(Short(name, count, got[name]) for name, count in planned.items() if got[name] < count)
+    rows = [Short(name, count, kept.get(name, 0)) for name, count in planned.items()]
+    return tuple(one for one in rows if one.kept < one.planned)

@@ -196,7 +196,8 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
         from .closing import describe_dataset
 
         _say(console, write_verdicts(dataset, found))
-        describe_dataset(dataset)  # the card names the files in verdicts/
+        for line in describe_dataset(dataset):  # the card names the files in verdicts/
+            _say(console, f"Warning: {line}")
 
 
 def export(dataset: str, to: str, out: str, chat: Chat, console: Console, err: Console) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from storage import CounterpoiseError, DatasetManifest, Sample, list_shards, load_dataset, read_samples
 from storage.checks import nsfw_limit
 from storage.manifest import read_plan
-from storage.metadata import first_kept, kept_sets
+from storage.metadata import first_kept, kept_among
 from storage.query import open_records
 
 from .sheets import Row, draw_sheet, kept_rows
@@ -38,7 +38,7 @@ def set_rows(dataset: str, names: Sequence[str], side: int = SIDE) -> list[Row]:
         CounterpoiseError: a set is not in the plan, not made yet, or was not kept.
     """
     places = {row["set_id"]: row["shard"] for row in read_plan(dataset)}
-    done, kept = {shard.index for shard in list_shards(dataset)}, kept_sets(dataset)
+    done, kept = {shard.index for shard in list_shards(dataset)}, kept_among(dataset, names)
     for name in names:
         if name not in places:
             near = difflib.get_close_matches(name, places, n=1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from storage.errors import SideFileBad
 from storage.query import Records
-from storage.skewed import SkewJoin, join_skew, sidecars
+from storage.sidecar import sidecars
+from storage.skewed import SkewJoin, join_skew
 
 from .page import paragraph, share, table
 
@@ -35,7 +37,12 @@ def skew_parts(records: Records) -> Iterator[str]:
     if names:
         yield paragraph(_MEANING)
     for name in names:
-        yield from _sidecar(join_skew(records, name))
+        try:
+            found = join_skew(records, name)
+        except SideFileBad as error:
+            yield paragraph(f"Left out: {error}")
+        else:
+            yield from _sidecar(found)
 
 
 def _sidecar(found: SkewJoin) -> Iterator[str]:

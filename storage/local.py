@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader, BufferedWriter
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -178,7 +179,7 @@ class LocalStaging:
     def __enter__(self) -> LocalStaging:
         """Make the folder and tell `LocalBackend.alone` that a writer is at work."""
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._root)
             self._descriptor = os.open(self._root, os.O_RDONLY)
         except OSError as error:
             raise explain(error, str(self._root)) from error
@@ -270,9 +271,12 @@ def _open_new(path: Path) -> BufferedWriter:
 
 
 def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
+    """Make a folder and those above it, and see to it that the names of all that were made are on the disk."""
+    made = list(takewhile(lambda one: not one.is_dir(), (folder, *folder.parents)))
+    if made:
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
+    for one in made:
+        _sync_folder(one.parent)
 
 
 def _sync_folder(folder: Path) -> None:

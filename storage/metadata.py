@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import duckdb
 import pyarrow as pa
@@ -86,13 +86,14 @@ def shortfalls(asked: Asked) -> list[Row]:
     return [{**row, "missing": row["planned"] - row["sets"]} for row in short if row["sets"] < row["planned"]]
 
 
-def verdict_counts(dataset: Where) -> list[Row]:
-    """One row per file in `verdicts/`, by name: reviewer, accepted, rejected (sets).
+def verdict_counts(dataset: Where, on_bad: Callable[[str], None] | None = None) -> list[Row]:
+    """One row per file in `verdicts/`, by name: reviewer, accepted, rejected (sets); `on_bad` as `verdict_tables` has it.
 
     Raises:
-        CounterpoiseError: a file is no table of verdicts.
+        SideFileBad: a file is no table of verdicts.
     """
-    counted = [(name, Counter(one["verdict"].to_pylist())) for name, one in verdict_tables(dataset)]
+    tables = verdict_tables(dataset, on_bad)
+    counted = [(name, Counter(one["verdict"].to_pylist())) for name, one in tables]
     return [
         {"reviewer": name, "accepted": counts[ACCEPT], "rejected": counts[REJECT]} for name, counts in counted
     ]
@@ -121,9 +122,22 @@ def reasons(asked: Asked) -> list[Row]:
     )
 
 
-def kept_sets(asked: Asked) -> set[str]:
-    """Ids of the sets of finished shards that were kept."""
-    return {row["set_id"] for row in _ask(asked, "SELECT DISTINCT set_id FROM records WHERE kept")}
+def kept_by_concept(asked: Asked, shards: Collection[int]) -> dict[str, int]:
+    """Kept sets of every concept in these shards; concepts without one are not there."""
+    sql = """
+        SELECT concept, count(*) AS sets FROM planned
+        WHERE list_contains(?::BIGINT[], shard) AND set_id IN (SELECT set_id FROM records WHERE kept)
+        GROUP BY concept
+    """
+    with opened(asked) as records:
+        return {row["concept"]: row["sets"] for row in records.ask(sql, [list(shards)])}
+
+
+def kept_among(asked: Asked, names: Collection[str]) -> set[str]:
+    """Those of the named sets that are in finished shards and were kept."""
+    sql = "SELECT DISTINCT set_id FROM records WHERE kept AND list_contains(?::VARCHAR[], set_id)"
+    with opened(asked) as records:
+        return {row["set_id"] for row in records.ask(sql, [list(names)])}
 
 
 def first_kept(asked: Asked, per_concept: int) -> list[Row]:

@@ -10,7 +10,7 @@ from io import BufferedIOBase
 from typing import Protocol
 
 from .backend import Backend, open_backend
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .shardfile import FileRecord
 
 _AGAIN = "`counterpoise generate` with the dataset's spec makes it again."
@@ -56,6 +56,9 @@ def dispose(backend: Backend, damaged: list[FileRecord], move: bool = True) -> l
     for file in damaged:
         try:
             new = backend.quarantine(file.path) if move else None
+        except FileMissing:
+            lines.append(f"{file.name} was moved out of the way by somebody else meanwhile: {_AGAIN}")
+            continue
         except CounterpoiseError:
             new = None
         lines.append(_BY_HAND if new is None else f"{file.name} was moved to {backend.where(new)}: {_AGAIN}")

@@ -55,8 +55,10 @@ def system_error(error: BaseException, code: str) -> BaseException:
     return ConnectionError(str(error)) if isinstance(error, HTTPClientError | NotConnected) else error
 
 
-def explained(error: BaseException, code: str, where: str) -> CounterpoiseError:
-    """An error of the store as one line with its cause and its cure."""
+def explained(
+    error: BaseException, code: str, where: str, left: str = "finished shards stay"
+) -> CounterpoiseError:
+    """An error of the store as one line with its cause and its cure; `left` is what becomes of what was done."""
     from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 
     reason = " ".join((str(error) or type(error).__name__).split())
@@ -80,7 +82,7 @@ def explained(error: BaseException, code: str, where: str) -> CounterpoiseError:
             f"{where}: {reason}. The store does not know a request that is needed; use another."
         )
     elif isinstance(error, OSError) and not code:
-        cure = "see to the disk of the temporary files (TMPDIR) and run the same again; finished shards stay"
+        cure = f"see to the disk of the temporary files (TMPDIR) and run the same again; {left}"
     else:
-        cure = "run the same again when the store is well; finished shards stay"
+        cure = f"run the same again when the store is well; {left}"
     return CounterpoiseError(f"{where}: {reason}. Cause and cure: {cure}.")

@@ -15,7 +15,7 @@ SHARDS = "shards"
 MAX_MANIFEST = 2**28
 MAX_SHARDS = 10**5
 SHARD_MANIFEST = re.compile(r"([0-9]{5})\.json")
-_DATA = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
+DATA_FILE = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
 _FORMAT = "counterpoise-shard-1"
 _FILE = {"name": str, "bytes": int, "sha256": str}
 AGAIN = "delete that manifest and run `counterpoise generate` again to make the shard anew"
@@ -137,7 +137,7 @@ def _record(body: Mapping[str, Any], digest: str) -> ShardRecord:
 def _is_own(record: ShardRecord, index: int, kind: str) -> bool:
     files = [(record.parquet, "parquet"), *([(record.tar, "tar")] if record.tar else [])]
     for file, suffix in files:
-        match = _DATA.fullmatch(file.name)
+        match = DATA_FILE.fullmatch(file.name)
         if match is None or match.groups() != (f"{index:05d}", file.sha256[:12], suffix) or file.bytes < 0:
             return False
     recipe_is_own = record.recipe_sha256 == recipe_hash(record.recipe)

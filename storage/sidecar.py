@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .backend import open_backend
-from .errors import CounterpoiseError
+from .backend import Backend, open_backend
+from .errors import CounterpoiseError, SideFileBad
 from .manifest import Where
-from .sidefile import read_side, write_side
+from .sidefile import read_side, side_batches, write_side
 
 SKEW = "skew"
 MAX_MULTIPLICITY = 1000
@@ -41,11 +41,18 @@ class Sidecar:
         name: of the file inside the dataset.
         sha256: of the file.
         table: key, skew, weight (1 where the file has none), multiplicity (1 where the file has none).
+        resamples: the file has multiplicities.
     """
 
     name: str
     sha256: str
     table: pa.Table
+    resamples: bool
+
+
+def sidecars(dataset: Where) -> list[str]:
+    """Names of the Parquet files in `skew/` inside a dataset, sorted; none is opened."""
+    return [f"{SKEW}/{name}" for name in open_backend(dataset).names(SKEW) if name.endswith(".parquet")]
 
 
 def sidecar_name(slug: str, weights_sha256: str, epoch: int) -> str:
@@ -108,7 +115,8 @@ def read_sidecar(dataset: Where, name: str) -> Sidecar:
     """A sidecar whose columns and values are what they have to be.
 
     Raises:
-        CounterpoiseError: there is no such file, or it is not a skew sidecar; names file and column.
+        CounterpoiseError: there is no such file.
+        SideFileBad: it is not a skew sidecar; names file and column.
     """
     backend = open_backend(dataset)
     _check_name(name)
@@ -117,25 +125,45 @@ def read_sidecar(dataset: Where, name: str) -> Sidecar:
         raise CounterpoiseError(
             f"{backend.where(name)} is missing; sidecars there: {', '.join(there) or 'none'}."
         )
-    table, digest = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE)
+    table, digest, columns = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE)
     _check(table, backend.where(name))
-    return Sidecar(name, digest, table)
+    return Sidecar(name, digest, table, "multiplicity" in columns)
+
+
+def check_rows(backend: Backend, name: str) -> Iterator[pa.Table]:
+    """The rows of a sidecar, some at a time, as `read_sidecar` checks them; only `twice` is left to whoever asks.
+
+    Raises:
+        SideFileBad: it is not a skew sidecar; names file and column.
+    """
+    _check_name(name)
+    for table in side_batches(backend, name, SCHEMA, _OPTIONAL, _CURE):
+        _check_values(table, backend.where(name))
+        yield table
+
+
+def twice(where: str, count: int) -> SideFileBad:
+    """What is said of a sidecar with that many keys too many."""
+    return SideFileBad(f"{where}: {count} keys are there twice, each once is wanted; {_CURE}.")
 
 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise CounterpoiseError(
+        raise SideFileBad(
             f"skew {name!r}: a name inside the dataset is wanted, skew/<slug>-<weights sha12>-<epoch>.parquet."
         )
 
 
 def _check(table: pa.Table, where: str) -> None:
+    _check_values(table, where)
+    if count := table.num_rows - len(pc.unique(table["key"])):
+        raise twice(where, count)
+
+
+def _check_values(table: pa.Table, where: str) -> None:
     for name in table.column_names:
         if table[name].null_count:
-            raise CounterpoiseError(f"{where}: column {name!r} has nulls, none are allowed; {_CURE}.")
-    twice = table.num_rows - len(pc.unique(table["key"]))
-    if twice:
-        raise CounterpoiseError(f"{where}: {twice} keys are there twice, each once is wanted; {_CURE}.")
+            raise SideFileBad(f"{where}: column {name!r} has nulls, none are allowed; {_CURE}.")
     _check_range(table, where, "skew", "a finite number", -np.inf, np.inf)
     _check_range(table, where, "weight", "a finite number from 0", np.nextafter(0.0, -1.0), np.inf)
     _check_range(table, where, "multiplicity", f"0 to {MAX_MULTIPLICITY}", -1, MAX_MULTIPLICITY + 1)
@@ -149,6 +177,4 @@ def _check_range(table: pa.Table, where: str, name: str, wanted: str, low: float
     bad = np.flatnonzero(~((values > low) & (values < high)))
     if bad.size:
         key = table["key"][int(bad[0])].as_py()
-        raise CounterpoiseError(
-            f"{where}: {name} of {key!r} is {values[bad[0]]}, {wanted} is wanted; {_CURE}."
-        )
+        raise SideFileBad(f"{where}: {name} of {key!r} is {values[bad[0]]}, {wanted} is wanted; {_CURE}.")

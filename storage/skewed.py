@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 
 from .backend import open_backend
 from .checks import cell_values
-from .errors import CounterpoiseError, ShardDamaged
-from .manifest import Where
 from .metadata import Asked, opened
-from .plan import read_table
 from .query import Records, Row
 from .records import sample_key
-from .sidecar import SKEW
-from .sidefile import MAX_SIDE
+from .sidecar import check_rows, twice
 
-_SIDECAR = re.compile(r"[^/]+\.parquet")
-_KINDS = {"key": "VARCHAR", "skew": "DOUBLE", "multiplicity": "INTEGER"}
 # Sums of whole numbers do not depend on the order of the rows, so skews are summed in units of 2**-32.
 _SUMS = {
     "images": "coalesce(sum(images), 0)::BIGINT",
@@ -52,8 +44,11 @@ _CELLS = """
     ) USING (concept, member)
 """
 _TWICE = """
-    SELECT set_id FROM known GROUP BY set_id HAVING count(*) > bit_count(bit_or(1::HUGEINT << member::INTEGER)) LIMIT 1
+    SELECT coalesce(sum(rows - members), 0)::BIGINT AS twice FROM (
+        SELECT count(*) AS rows, bit_count(bit_or(1::HUGEINT << member::INTEGER)) AS members FROM known GROUP BY set_id
+    )
 """
+_TWICE_ANYWHERE = "SELECT count(*) - count(DISTINCT key) AS twice FROM skews"
 _UNKNOWN = "SELECT (SELECT count(*) FROM skews) - coalesce(sum(known), 0)::BIGINT AS unknown FROM cells"
 
 
@@ -77,35 +72,27 @@ class SkewJoin:
     unknown: int
 
 
-def sidecars(dataset: Where) -> list[str]:
-    """Names of the skew sidecars inside a dataset, sorted."""
-    names = filter(_SIDECAR.fullmatch, open_backend(dataset).names(SKEW))
-    return [f"{SKEW}/{name}" for name in names]
-
-
 def join_skew(asked: Asked, name: str) -> SkewJoin:
     """Join a sidecar to the kept images by key, once, and sum up by value.
 
     Args:
         asked: a dataset's folder, or its open records.
-        name: of the sidecar inside the dataset, as `sidecars` gives it; its own bytes are not checked here.
+        name: of the sidecar inside the dataset, as `sidecars` gives it.
 
     Raises:
-        ShardDamaged: a manifest or a Parquet is damaged, or the sidecar is no such Parquet.
-        CounterpoiseError: the sidecar names a key twice.
+        ShardDamaged: a manifest or a Parquet is damaged.
+        SideFileBad: the file is no skew sidecar; names file and column.
     """
     with opened(asked) as records:
         _open_sidecar(records, name)
         records.connection.register("members", _members(records.manifest.axes))
         records.ask(_KNOWN)
-        if twice := records.ask(_TWICE):
-            where, set_id = open_backend(records.dataset).where(name), twice[0]["set_id"]
-            raise CounterpoiseError(
-                f"{where}: names a key of set {set_id} twice; one row per image is wanted, make it anew."
-            )
+        _check_once(records, _TWICE, name)
         records.ask(_CELLS)
         (total,) = records.ask(f"SELECT {_selected()} FROM cells")
         (rest,) = records.ask(_UNKNOWN)
+        if rest["unknown"]:
+            _check_once(records, _TWICE_ANYWHERE, name)
         values = [
             row for place, axis in enumerate(records.manifest.axes) for row in _by_value(records, axis, place)
         ]
@@ -114,24 +101,24 @@ def join_skew(asked: Asked, name: str) -> SkewJoin:
 
 
 def _open_sidecar(records: Records, name: str) -> None:
+    """Check a sidecar's rows as every reader does, and let DuckDB read those of a file on this machine by itself."""
     backend = open_backend(records.dataset)
-    where, path = backend.where(name), backend.path(name)
+    path, kept = backend.path(name), []
+    for rows in check_rows(backend, name):
+        if path is None:
+            kept.append(rows)
     if path is None:
-        found = records.connection.from_arrow(read_table(backend.read(name, MAX_SIDE), where))
+        found = records.connection.from_arrow(pa.concat_tables(kept))
     else:
-        try:
-            found = records.connection.read_parquet([glob.escape(str(path))])
-        except duckdb.Error as error:
-            raise ShardDamaged(f"{where} is damaged or missing: no whole Parquet file.") from error
-    kinds = dict(zip(found.columns, map(str, found.types), strict=True))
-    for column, wanted in _KINDS.items():
-        kind = kinds.get(column, wanted if column == "multiplicity" else "missing")
-        if kind != wanted:
-            raise ShardDamaged(
-                f"{where}: column {column!r} is {kind}, wanted {wanted}; make the sidecar anew."
-            )
-    times = "multiplicity" if "multiplicity" in kinds else "1::INTEGER AS multiplicity"
+        found = records.connection.read_parquet([glob.escape(str(path))])
+    times = "multiplicity" if "multiplicity" in found.columns else "1::INTEGER AS multiplicity"
     found.project(f"key, skew, {times}").create_view("skews", replace=True)
+
+
+def _check_once(records: Records, sql: str, name: str) -> None:
+    (found,) = records.ask(sql)
+    if found["twice"]:
+        raise twice(open_backend(records.dataset).where(name), found["twice"])
 
 
 def _members(axes: Mapping[str, Sequence[str]]) -> pa.Table:

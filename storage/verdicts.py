@@ -6,13 +6,13 @@ A set that any file rejects is not handed out; shards are never rewritten.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .backend import open_backend
-from .errors import CounterpoiseError
+from .backend import Backend, open_backend
+from .errors import CounterpoiseError, SideFileBad
 from .manifest import Where
 from .sidefile import read_side, write_side
 
@@ -69,31 +69,45 @@ def rejected_sets(dataset: Where) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def verdict_tables(dataset: Where) -> Iterator[tuple[str, pa.Table]]:
+def verdict_tables(
+    dataset: Where, on_bad: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, pa.Table]]:
     """(reviewer, table of set_id, verdict, reason) of every file in `verdicts/`, by name.
 
+    Args:
+        dataset: a folder or URI.
+        on_bad: hears what is wrong with a file, which is then left out; without, it is an error.
+
     Raises:
-        CounterpoiseError: a file is no table of verdicts; names the file and the column.
+        SideFileBad: a file is no table of verdicts; names the file and the column.
     """
     backend = open_backend(dataset)
     for name in backend.names(VERDICTS):
         reviewer, _, suffix = name.rpartition(".")
         if suffix == "parquet":
-            path = f"{VERDICTS}/{name}"
-            table, _ = read_side(backend, path, SCHEMA, {"reason": pa.scalar(None, pa.string())}, _CURE)
-            _check(table, backend.where(path))
-            yield reviewer, table
+            try:
+                table = _read(backend, f"{VERDICTS}/{name}")
+            except SideFileBad as error:
+                if on_bad is None:
+                    raise
+                on_bad(str(error))
+            else:
+                yield reviewer, table
+
+
+def _read(backend: Backend, path: str) -> pa.Table:
+    table, *_ = read_side(backend, path, SCHEMA, {"reason": pa.scalar(None, pa.string())}, _CURE)
+    _check(table, backend.where(path))
+    return table
 
 
 def _check(table: pa.Table, where: str) -> None:
     known = pc.is_in(table["verdict"], value_set=pa.array([ACCEPT, REJECT]))
     strange = table["verdict"].filter(pc.invert(known))
     if len(strange):
-        raise CounterpoiseError(
+        raise SideFileBad(
             f"{where}: column 'verdict' holds {strange[0].as_py()!r}, 'accept' or 'reject' is wanted; {_CURE}."
         )
     twice = table.num_rows - len(pc.unique(table["set_id"]))
     if twice:
-        raise CounterpoiseError(
-            f"{where}: {twice} sets are named twice, one verdict each is wanted; {_CURE}."
-        )
+        raise SideFileBad(f"{where}: {twice} sets are named twice, one verdict each is wanted; {_CURE}.")

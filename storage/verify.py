@@ -9,16 +9,17 @@ from dataclasses import replace
 
 from .backend import STAGED_MARK, Backend, open_backend
 from .checks import check_samples
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError, ShardDamaged, SideFileBad
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
 from .progress import all_progress, progress_folders, published_progress
 from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
-from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .shardfile import DATA_FILE, SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .sidecar import read_sidecar, sidecars
+from .verdicts import verdict_tables
 from .versions import version_lines
 
-_DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
@@ -51,7 +52,20 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
                 _check_shard(backend, manifest, record, planned, decode_images)
         except CounterpoiseError as error:
             lines.append(str(error))
-    return [*lines, *_strangers(backend, manifest)]
+    return [*lines, *_side_lines(dataset), *_strangers(backend, manifest)]
+
+
+def _side_lines(dataset: Where) -> list[str]:
+    """A line for each file of `skew/` or `verdicts/` that no reader takes."""
+    lines: list[str] = []
+    for _ in verdict_tables(dataset, lines.append):
+        pass
+    for name in sidecars(dataset):
+        try:
+            read_sidecar(dataset, name)
+        except SideFileBad as error:
+            lines.append(str(error))
+    return lines
 
 
 def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[str]:
@@ -137,7 +151,7 @@ def _strangers(backend: Backend, manifest: DatasetManifest | None) -> list[str]:
     with backend.alone() as alone:
         left = [*_left_over(backend, manifest), *published_progress(backend)] if alone else []
         lines = [f"{backend.where(name)} is {_CLEAN}." for name in left if not backend.recent(name)]
-    known = (_STAGED, _DATA, SHARD_MANIFEST)
+    known = (_STAGED, DATA_FILE, SHARD_MANIFEST)
     foreign = [name for name in backend.names(SHARDS) if not any(form.fullmatch(name) for form in known)]
     return [
         *lines,
@@ -166,7 +180,7 @@ def _orphans(backend: Backend, manifest: DatasetManifest) -> list[str]:
     orphans: list[str] = []
     present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
     named: dict[int, set[str] | None] = {}
-    for match in filter(None, map(_DATA.fullmatch, backend.names(SHARDS))):
+    for match in filter(None, map(DATA_FILE.fullmatch, backend.names(SHARDS))):
         index = int(match[1])
         if index not in named:
             named[index] = _named(backend, index) if index in present else None if index in listed else set()

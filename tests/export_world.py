@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,14 @@ def judge(path: Path, reviewer: str, **verdicts: str) -> None:
     pq.write_table(pa.table(table), path / "verdicts" / f"{reviewer}.parquet")
 
 
-def sidecar(path: Path, skew: Mapping[str, float], name: str = SKEW) -> None:
-    """Write a skew sidecar."""
+def sidecar(
+    path: Path, skew: Mapping[str, float], name: str = SKEW, times: Sequence[int] | None = None
+) -> None:
+    """Write a skew sidecar, with multiplicities if given."""
     (path / "skew").mkdir(exist_ok=True)
     table = pa.table({"key": list(skew), "skew": pa.array(list(skew.values()), pa.float64())})
+    if times is not None:
+        table = table.append_column("multiplicity", pa.array(times, pa.int32()))
     pq.write_table(table, path / name)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debias.sampling import copies, copies_of, keep_probability, multiplicity, uniform
+from debias.sampling import copies, copies_of, fraction, keep_probability, multiplicity, uniform
 from storage import CounterpoiseError
 
 KEYS = [f"chef_{i // 24:04d}-{i % 24:02d}" for i in range(20_000)]
@@ -134,3 +134,7 @@ def test_taus_are_above_zero(tau: float) -> None:
 def test_keys_and_skews_have_to_fit() -> None:
     with pytest.raises(CounterpoiseError, match="2 keys and skews of shape"):
         copies_of([0.0], ["a", "b"], 0, 0)
+
+
+def test_the_largest_hash_is_below_one() -> None:
+    assert fraction(b"\xff" * 32) < 1 and fraction(bytes(32)) == 0

@@ -18,7 +18,8 @@ from storage_world import HEADER, files, plan_rows
 from debias.sampling import copies, multiplicity
 from flows.export.options import Chat
 from flows.export.questions import CAPTION, CHOICE, Questions, drawn, open_questions
-from storage import CounterpoiseError, create_dataset, load_dataset
+from storage import CounterpoiseError, DatasetMismatch, create_dataset, load_dataset
+from storage.stream import stream
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,26 @@ def test_resampling_repeats_and_drops_by_skew(tmp_path: Path) -> None:
     assert f"`{SKEW}` for epoch 2" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
+def test_the_multiplicities_of_the_sidecar_are_those_of_a_stream(tmp_path: Path) -> None:
+    dataset, names = make(tmp_path / "data"), list(kept())
+    times = dict(zip(names, [n % 3 for n in range(len(names))], strict=True))
+    backwards = dict.fromkeys(reversed(names), -2.5)
+    sidecar(dataset, backwards, times=[times[key] for key in backwards])
+    judge(dataset, "ann", science_0000="reject")
+    wanted = Counter({key: n for key, n in times.items() if n and not key.startswith("science_0000")})
+    exported(dataset, "chat", tmp_path / "out", resample=SKEW, seed=4)
+    found = Counter(row["key"] for path in (tmp_path / "out").glob("*.jsonl") for row in lines(path))
+    assert found == wanted == Counter(item["key"] for item in stream(dataset, skew=SKEW, keep_sets=False))
+    assert f"the multiplicities in `{SKEW}`" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    with pytest.raises(DatasetMismatch, match=r"export\.(copies|epoch)"):
+        exported(dataset, "chat", tmp_path / "out", resample=SKEW, seed=4, tau2=1.0)
+    exported(dataset, "chat", tmp_path / "anew", resample=SKEW, tau2=1.0)
+    anew = Counter(row["key"] for path in (tmp_path / "anew").glob("*.jsonl") for row in lines(path))
+    assert anew == Counter(
+        {key: copies(-2.5, key, 0, 0) for key in names if not key.startswith("science_0000")}
+    )
+
+
 def test_another_epoch_is_another_draw(tmp_path: Path) -> None:
     dataset = make(tmp_path / "data")
     sidecar(dataset, dict.fromkeys(kept(), 1.0))
@@ -242,7 +263,10 @@ def test_a_split_that_resampling_empties_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("skew", "words"),
     [
-        ({"chef_0000-00": 0.0}, "has no skew of 35 of 36 images, 'chef_0000-01' among them"),
+        (
+            {"chef_0000-00": 0.0},
+            "35 of 36 images to be handed out have no skew there, 'chef_0000-01' among them",
+        ),
         (dict.fromkeys(kept(), 1e15), "drops every image"),
         ({"chef_0000-00": float("nan")}, "a finite number is wanted"),
     ],

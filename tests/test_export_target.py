@@ -17,9 +17,9 @@ import pytest
 from export_world import SKEW, exported, judge, kept, make, sidecar
 from storage_world import files, tar_path
 
-from flows.export.target import BEGUN, MANIFEST, outside
+from flows.export.target import BEGUN, FORMAT, MANIFEST, outside
 from storage import CounterpoiseError, DatasetMismatch, ShardDamaged, list_shards
-from storage.canonical import sha256, unseal
+from storage.canonical import seal, sha256, unseal
 
 HERE = Path(__file__).parent
 
@@ -240,6 +240,56 @@ def test_an_interrupted_copy_is_no_export_and_is_continued(
     exported(dataset, "energon", place)
     exported(dataset, "energon", tmp_path / "out")
     assert stored(place) == files(tmp_path / "out")
+
+
+def test_what_does_not_arrive_as_it_was_sent_is_no_export(
+    dataset: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = type(fsspec.filesystem("memory"))
+    put, sent = system.put_file, []
+
+    def flipping(self: Any, path: str, target: str, **more: Any) -> None:
+        sent.append(target)
+        put(self, path, target, **more)
+        if target.endswith("README.md"):
+            content = bytearray(self.cat_file(target))
+            content[len(content) // 2] ^= 1
+            self.pipe_file(target, bytes(content))
+
+    monkeypatch.setattr(system, "put_file", flipping)
+    with pytest.raises(CounterpoiseError, match=r"cannot be written .*README\.md is not what was sent"):
+        exported(dataset, "hf", place)
+    assert MANIFEST not in stored(place)
+    monkeypatch.undo()
+    exported(dataset, "hf", place)
+    exported(dataset, "hf", tmp_path / "out")
+    assert stored(place) == files(tmp_path / "out")
+
+
+def test_a_continued_copy_sends_what_is_not_there_to_the_byte(
+    dataset: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(dataset, "hf", tmp_path / "out")
+    exported(dataset, "hf", place)
+    system, root = fsspec.core.url_to_fs(place)
+    request = unseal(system.cat_file(f"{root}/{MANIFEST}"), "x")["request"]
+    system.pipe_file(f"{root}/{BEGUN}", seal({"format": FORMAT, "request": request, "files": []}))
+    system.rm_file(f"{root}/{MANIFEST}")
+    card = bytearray(system.cat_file(f"{root}/README.md"))
+    card[7] ^= 1
+    system.pipe_file(f"{root}/README.md", bytes(card))
+    put, sent = type(system).put_file, []
+
+    def noting(self: Any, path: str, target: str, **more: Any) -> None:
+        sent.append(target.rpartition("/")[2])
+        put(self, path, target, **more)
+
+    monkeypatch.setattr(type(system), "put_file", noting)
+    exported(dataset, "hf", place)
+    assert sent == ["README.md", MANIFEST] and stored(place) == files(tmp_path / "out")
+    system.pipe_file(f"{root}/README.md", bytes(card))
+    with pytest.raises(ShardDamaged, match=r"README\.md is missing or damaged"):
+        exported(dataset, "hf", place)
 
 
 def test_a_foreign_place_is_left_alone(dataset: Path, place: str) -> None:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli_world import Called
-from flows_world import run_all
+from cli_world import Called, use
+from flows_world import run_all, spec_file
 from huggingface_hub import DatasetCard
 from storage_world import files
 
@@ -57,3 +57,28 @@ def test_verdicts_written_later_are_told_by_the_card(
     assert Called(capsys, "refilter", str(dataset), "--clip-text", "0.9", "--write").status == 0
     assert "| refilter | 0 | 6 |" in (dataset / "README.md").read_text("utf-8")
     assert verify(dataset) == []
+
+
+def test_files_that_cannot_be_used_are_named_and_left_out(
+    dataset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(monkeypatch)
+    for folder in ("skew", "verdicts"):
+        (dataset / folder).mkdir()
+        (dataset / folder / "mine.parquet").write_bytes(b"no Parquet")
+    (dataset / "skew/toy-0123456789ab-0.parquet").write_bytes(b"PAR1")
+    (dataset / "README.md").unlink()
+    (dataset / "report/report.html").unlink()
+    spec = spec_file(tmp_path)
+    found = Called(capsys, "generate", spec, "--out", str(dataset), "--runner", "none")
+    assert found.status == 0
+    names = ("verdicts/mine.parquet", "skew/mine.parquet", "skew/toy-0123456789ab-0.parquet")
+    warnings = [
+        line for line in (found.out + found.err).splitlines() if "Warning: Left out of the card" in line
+    ]
+    for name in names:
+        assert sum(name in line for line in warnings) == 1
+    assert "toy" not in (dataset / "README.md").read_text("utf-8")
+    assert "skew/toy-0123456789ab-0.parquet is damaged" in (dataset / "report/report.html").read_text("utf-8")
+    lines = verify(dataset)
+    assert len(lines) == 3 and all(any(name in line for line in lines) for name in names)

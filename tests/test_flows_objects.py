@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from cli_world import Called, one_line
 from flows_world import load, spec_file
@@ -123,6 +124,24 @@ def test_bad_places_are_one_line(run: Run, tmp_path: Path) -> None:
     assert run("plan", spec, "--out", "s3://data/flows/other").status == 0
     other = spec_file(tmp_path, seed=9)
     one_line(run("generate", other, "--out", "s3://data/flows/other", "--runner", "none"), "spec.seed is 5")
+
+
+def test_bad_places_of_an_export_are_one_line(
+    run: Run, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    export = ("export", str(whole), "--to", "hf", "--out")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    fsspec.filesystem("s3").clear_instance_cache()
+    one_line(run(*export, "s3://data/dead"), "--out: s3://data/dead", "AWS_ENDPOINT_URL")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    fsspec.filesystem("s3").clear_instance_cache()
+    one_line(run(*export, "s3://data/nobody"), "--out: s3://data/nobody", "set AWS_ACCESS_KEY_ID")
+    fsspec.filesystem("s3").clear_instance_cache()
 
 
 @pytest.mark.slow

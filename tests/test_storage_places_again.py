@@ -25,8 +25,8 @@ from storage.metadata import verdict_counts
 from storage.progress import SavedCandidates, drop_published
 from storage.query import open_records
 from storage.records import to_row
-from storage.sidecar import sidecar_name, write_sidecar
-from storage.skewed import join_skew, sidecars
+from storage.sidecar import sidecar_name, sidecars, write_sidecar
+from storage.skewed import join_skew
 from storage.stream import stream
 from storage.verdicts import write_verdicts
 from storage.verify import clean, verify

@@ -268,6 +268,22 @@ def test_every_file_is_on_disk_before_its_name_is(dataset: Path, monkeypatch: py
     assert order == [".parquet", "folder", ".tar", "folder", ".json", "folder"]
 
 
+def test_the_names_of_new_folders_above_a_dataset_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    start(tmp_path / "a" / "b" / "data")
+    wanted = [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    assert {folder.stat().st_ino for folder in wanted} <= synced
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path

@@ -247,3 +247,19 @@ def test_the_command_line(
     at_once = generate(capsys)
     assert at_once.status == 0 and f"{short.name} was moved to" in at_once.err
     assert Called(capsys, "verify", "data").status == 0
+
+
+def test_a_file_that_somebody_else_moved_first_is_told_so(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = one(data, "tar")
+    flip(path)
+
+    def moved_before(point: str) -> None:
+        if point == "before_quarantine":
+            path.unlink(missing_ok=True)
+
+    monkeypatch.setattr("storage.backend.fault_point", moved_before)
+    with pytest.raises(ShardDamaged, match="by somebody else meanwhile") as caught:
+        list(read_samples(data, 1))
+    assert "--quarantine" not in str(caught.value)

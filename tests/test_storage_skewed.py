@@ -18,16 +18,17 @@ from storage_world import AXES, ENVIRONMENT, HEADER, RECIPE, fill, plan_rows, sh
 from flows.report import write_report
 from storage import (
     CounterpoiseError,
-    ShardDamaged,
     create_dataset,
     finish_dataset,
     load_dataset,
     publish_shard,
 )
 from storage.card import dataset_card
+from storage.errors import SideFileBad
 from storage.metadata import shortfalls, table, yield_by_concept
 from storage.query import connect, open_records
-from storage.skewed import join_skew, sidecars
+from storage.sidecar import read_sidecar, sidecars
+from storage.skewed import join_skew
 
 NAME = "skew/model-0123456789ab-1.parquet"
 STRANGERS = (
@@ -95,7 +96,7 @@ def same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def test_the_join_is_what_python_counts(
     dataset: Path, kept: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    number = st.one_of(st.floats(-30, 30), st.just(0.0), st.none(), st.just(-math.inf))
+    number = st.one_of(st.floats(-30, 30), st.just(0.0), st.just(-1e300))
     chosen = data.draw(st.lists(st.sampled_from(range(len(kept) + len(STRANGERS))), unique=True))
     keys = [*(row["key"] for row in kept), *STRANGERS]
     rows = [(keys[place], data.draw(number), data.draw(st.integers(0, 9))) for place in chosen]
@@ -126,13 +127,15 @@ def test_threads_and_the_order_of_rows_do_not_touch_the_answer(
 
 def test_a_key_that_is_named_twice_is_refused(dataset: Path, kept: list[dict[str, Any]]) -> None:
     write(dataset, [(kept[0]["key"], 1.0, 1), (kept[0]["key"], 1.0, 1)])
-    with pytest.raises(CounterpoiseError, match="names a key of set chef_0000 twice"):
+    with pytest.raises(CounterpoiseError, match="1 keys are there twice"):
         join_skew(dataset, NAME)
     write(dataset, [*((row["key"], 1.0, 1) for row in kept), (kept[20]["key"], 1.0, 1)])
-    with pytest.raises(CounterpoiseError, match=f"names a key of set {kept[20]['key'][:-3]} twice"):
+    with pytest.raises(CounterpoiseError, match="1 keys are there twice"):
         join_skew(dataset, NAME)
-    write(dataset, [("nobody-00", 1.0, 1)] * 2)
-    assert join_skew(dataset, NAME).unknown == 2
+    write(dataset, [("nobody-00", 1.0, 1)] * 3)
+    for ask in (join_skew, read_sidecar):
+        with pytest.raises(SideFileBad, match="2 keys are there twice"):
+            ask(dataset, NAME)
 
 
 @pytest.mark.parametrize(
@@ -140,18 +143,31 @@ def test_a_key_that_is_named_twice_is_refused(dataset: Path, kept: list[dict[str
     [
         (
             pa.schema({"key": pa.string(), "multiplicity": pa.int32()}),
-            "column 'skew' is missing, wanted DOUBLE",
+            "one column 'skew' is wanted",
         ),
         (
             pa.schema({**dict(zip(SCHEMA.names, SCHEMA.types, strict=True)), "key": pa.int64()}),
-            "'key' is BIGINT",
+            "'key' is int64, string is wanted",
         ),
     ],
 )
 def test_another_parquet_is_refused(dataset: Path, schema: pa.Schema, words: str) -> None:
     pq.write_table(schema.empty_table(), dataset / NAME)
-    with pytest.raises(ShardDamaged, match=words):
-        join_skew(dataset, NAME)
+    for ask in (join_skew, read_sidecar):
+        with pytest.raises(SideFileBad, match=words):
+            ask(dataset, NAME)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_both_readers_refuse_the_same(dataset: Path, value: float | None) -> None:
+    write(dataset, [("chef_0000-00", value, 1)])
+    (dataset / "skew/strange.parquet").write_bytes((dataset / NAME).read_bytes())
+    for ask in (join_skew, read_sidecar):
+        with pytest.raises(SideFileBad, match=r"finite number is wanted|nulls"):
+            ask(dataset, NAME)
+        with pytest.raises(SideFileBad, match="a name inside the dataset is wanted"):
+            ask(dataset, "skew/strange.parquet")
+    (dataset / "skew/strange.parquet").unlink()
 
 
 def test_a_damaged_or_missing_sidecar_is_refused(dataset: Path, kept: list[dict[str, Any]]) -> None:
@@ -159,10 +175,10 @@ def test_a_damaged_or_missing_sidecar_is_refused(dataset: Path, kept: list[dict[
     content = (dataset / NAME).read_bytes()
     for cut in (0, 10, len(content) // 2, len(content) - 1):
         (dataset / NAME).write_bytes(content[:cut])
-        with pytest.raises(ShardDamaged, match="damaged or missing"):
+        with pytest.raises(SideFileBad, match="is damaged"):
             join_skew(dataset, NAME)
-    with pytest.raises(ShardDamaged, match="damaged or missing"):
-        join_skew(dataset, "skew/none.parquet")
+    with pytest.raises(SideFileBad, match="is missing"):
+        join_skew(dataset, "skew/none-0123456789ab-0.parquet")
 
 
 def test_the_sidecars_are_those_of_the_folder(dataset: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,12 +19,11 @@ from debias.sampling import copies
 from storage import CounterpoiseError, Sample
 from storage.canonical import canonical_text
 from storage.card import Layout, dataset_name
-from storage.query import open_records
-from storage.sidecar import read_sidecar
+from storage.selection import Part, select
 
 from .options import Chat
 from .questions import Item, open_questions
-from .source import Advance, Source, all_images, image_name
+from .source import Advance, Source, all_images, image_name, shard_images
 from .target import inside, write_file
 
 INFO = "dataset_info.json"
@@ -41,26 +40,24 @@ With LLaMA-Factory: `dataset_dir` is this folder, `dataset` is `{name}_train`.
 """
 
 
-def write_chat(source: Source, folder: Path, chat: Chat, advance: Advance) -> Layout:
-    """Write images and items of every split.
+def write_chat(source: Source, folder: Path, chat: Chat, draws: bool, advance: Advance) -> Layout:
+    """Write images and items of every split; `draws` if copies are drawn, else they are the sidecar's multiplicities.
 
     Raises:
         CounterpoiseError: the sidecar lacks images, or an answer would name an attribute.
     """
     questions = open_questions(source.dataset, source.manifest, chat)
-    skew = None if chat.resample is None else _skew(source, chat.resample)
     counts: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         files = {split: _Split(stack, folder, split) for split in source.images}
-        for sample, image in all_images(source, advance):
-            times = 1 if skew is None else _times(skew, sample.key, chat)
+        for sample, image, times in _all_times(source, chat, draws, advance):
             if times:
                 name = f"{sample.set_id}/{image_name(sample, image)}"
                 write_file(folder, f"{sample.split}/{name}", image)
             for copy in range(times):
                 files[sample.split].add(sample, name, questions.item(sample, copy))
             counts[sample.split] += times
-    return _finish(source, folder, chat, counts)
+    return _finish(source, folder, chat, draws, counts)
 
 
 class _Split:
@@ -94,31 +91,36 @@ def _line(facts: Mapping[str, Any]) -> bytes:
     return canonical_text(facts).encode("utf-8") + b"\n"
 
 
-def _skew(source: Source, name: str) -> dict[str, float]:
-    """Skew by key, of every image that is exported.
+def _all_times(
+    source: Source, chat: Chat, draws: bool, advance: Advance
+) -> Iterator[tuple[Sample, bytes, int]]:
+    """Every image that is exported, and how often it is asked about.
 
     Raises:
         CounterpoiseError: the sidecar lacks some; says how many.
     """
-    sidecar = read_sidecar(source.dataset, name).table
-    skew = dict(zip(sidecar["key"].to_pylist(), sidecar["skew"].to_pylist(), strict=True))
-    with open_records(source.dataset, check=False) as records:
-        kept = records.ask("SELECT key, set_id FROM records WHERE kept")
-    keys = (row["key"] for row in kept if row["set_id"] not in source.rejected)
-    missing = sorted(key for key in keys if key not in skew)
-    if missing:
-        raise CounterpoiseError(
-            f"--resample: {name} has no skew of {len(missing)} of {source.total} images, {missing[0]!r} among them; "
-            "write the sidecar for all of them"
-        )
-    return skew
+    if chat.resample is None:
+        yield from ((sample, image, 1) for sample, image in all_images(source, advance))
+        return
+    selection = select(source.dataset, skew=chat.resample)
+    if selection.images != source.total:
+        raise CounterpoiseError(f"{source.dataset}: its verdicts changed meanwhile; run the same again.")
+    parts = {part.index: part for part in selection.parts}
+    del selection
+    for shard in source.shards:
+        values = _values(parts[shard.index], draws) if shard.index in parts else []
+        for (sample, image), value in zip(shard_images(source, shard, advance), values, strict=True):
+            drawn = copies(value, sample.key, chat.seed, **chat.drawn) if draws else int(value)
+            yield sample, image, drawn
 
 
-def _times(skew: Mapping[str, float], key: str, chat: Chat) -> int:
-    return copies(skew[key], key, chat.seed, chat.epoch, tau1=chat.tau1, tau2=chat.tau2)
+def _values(part: Part, draws: bool) -> Sequence[float]:
+    """Skew, or multiplicity, of a shard's images in the order of storage."""
+    column = part.skew if draws else part.multiplicity
+    return [] if column is None else column.tolist()
 
 
-def _finish(source: Source, folder: Path, chat: Chat, counts: Counter[str]) -> Layout:
+def _finish(source: Source, folder: Path, chat: Chat, draws: bool, counts: Counter[str]) -> Layout:
     """Remove splits that resampling emptied, describe the others."""
     for split in source.images:
         if not counts[split]:
@@ -137,7 +139,7 @@ def _finish(source: Source, folder: Path, chat: Chat, counts: Counter[str]) -> L
         tags=("llama-factory", "trl", "conversational"),
         tasks=("visual-question-answering", "image-text-to-text"),
         images=counts.total(),
-        note=_note(chat, counts),
+        note=_note(chat, draws, counts),
     )
 
 
@@ -156,7 +158,7 @@ def _document(facts: Mapping[str, Any]) -> bytes:
     return (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _note(chat: Chat, counts: Counter[str]) -> str:
+def _note(chat: Chat, draws: bool, counts: Counter[str]) -> str:
     told = (
         f"This is an export for chat fine-tuning: {counts.total()} questions with their answers, of which a share of "
         f"{chat.caption_share:g} asks for a sentence and the others for one of the concepts of the same group, in an "
@@ -164,7 +166,9 @@ def _note(chat: Chat, counts: Counter[str]) -> str:
     )
     if chat.resample is None:
         return told
-    return (
-        f"{told} Images were resampled by the instance skew in `{chat.resample}` for epoch {chat.epoch} "
-        f"(tau1 {chat.tau1:g}, tau2 {chat.tau2:g}): some are asked about several times, some not at all."
-    )
+    how = f"the multiplicities in `{chat.resample}`"
+    if draws:
+        drawn = chat.drawn
+        how = f"the instance skew in `{chat.resample}` for epoch {drawn['epoch']} "
+        how += f"(tau1 {drawn['tau1']:g}, tau2 {drawn['tau2']:g})"
+    return f"{told} Images were resampled by {how}: some are asked about several times, some not at all."

@@ -18,20 +18,31 @@ class Chat:
 
     Attributes:
         seed: of every draw: order of the options, kind of item, words of the question, copies.
-        epoch: of the copies.
+        epoch: of the copies; None where it was not given.
         questions: templates of the multiple choice; `{options}` is where the options go, else they follow.
         caption_share: share of items that ask for a sentence instead.
         resample: name of a skew sidecar inside the dataset; None for every image once.
-        tau1, tau2: of `debias.sampling.copies`.
+        tau1, tau2: of `debias.sampling.copies`; None where they were not given.
     """
 
     seed: int = 0
-    epoch: int = 0
+    epoch: int | None = None
     questions: tuple[str, ...] = ()
     caption_share: float = 0.25
     resample: str | None = None
-    tau1: float = 1.0
-    tau2: float = 1.0
+    tau1: float | None = None
+    tau2: float | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Copies are drawn anew, whatever multiplicities the sidecar has."""
+        return (self.epoch, self.tau1, self.tau2) != (None, None, None)
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """epoch, tau1 and tau2 of the draw."""
+        given = {"epoch": (self.epoch, 0), "tau1": (self.tau1, 1.0), "tau2": (self.tau2, 1.0)}
+        return {name: default if value is None else value for name, (value, default) in given.items()}
 
 
 def request_facts(to: str, chat: Chat) -> dict[str, Any]:
@@ -46,9 +57,7 @@ def request_facts(to: str, chat: Chat) -> dict[str, Any]:
         _refuse_chat_flags(to, chat)
         return {"to": to}
     _check(chat)
-    facts = asdict(chat)
-    if chat.resample is None:
-        facts = {name: value for name, value in facts.items() if name not in ("epoch", "tau1", "tau2")}
+    facts = {name: value for name, value in asdict(chat).items() if name not in chat.drawn}
     return {"to": to, **facts, "questions": list(chat.questions)}
 
 
@@ -66,11 +75,13 @@ def _check(chat: Chat) -> None:
         raise CounterpoiseError(f"--caption-share: given {chat.caption_share}, wanted a number from 0 to 1")
     for name in ("tau1", "tau2"):
         value = getattr(chat, name)
+        if value is None:
+            continue
         if not (math.isfinite(value) and value > 0):
             raise CounterpoiseError(f"--{name}: given {value}, wanted a number above 0")
-        if chat.resample is None and value != 1.0:
+        if chat.resample is None:
             raise CounterpoiseError(f"--{name}: it is for --resample, which is not given")
-    if chat.resample is None and chat.epoch != 0:
+    if chat.resample is None and chat.epoch is not None:
         raise CounterpoiseError("--epoch: it is for --resample, which is not given")
     for question in chat.questions:
         if not question.replace(OPTIONS_PLACE, "").strip() or question.count(OPTIONS_PLACE) > 1:

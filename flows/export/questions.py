@@ -9,6 +9,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from debias.sampling import fraction
 from storage import CounterpoiseError, DatasetManifest, Sample
 from storage.manifest import Where, read_plan
 
@@ -28,8 +29,7 @@ CAPTION = (
 
 def drawn(*parts: str | int) -> float:
     """A number in [0, 1) that depends on the parts alone."""
-    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return fraction(hashlib.sha256(json.dumps(parts).encode()).digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,9 +14,11 @@ import fsspec
 from storage import CounterpoiseError, ShardDamaged
 from storage.backend import fault_point
 from storage.canonical import plain, seal
+from storage.s3_errors import code_of, explained
 
 from .target import BEGUN, FORMAT, MANIFEST, is_local, local_target, read_manifest, same_export
 
+_PIECE = 2**24
 _CURE = "Give another --out, or remove what is there."
 
 
@@ -33,22 +36,32 @@ def open_target(out: str, request: Mapping[str, Any]) -> contextlib.AbstractCont
 @contextlib.contextmanager
 def _remote_target(out: str, request: Mapping[str, Any]) -> Iterator[Path | None]:
     place, root = _reach(out)
-    try:
-        if _is_there(place, root, out, request):
-            yield None
-            return
-    except OSError as error:
-        raise CounterpoiseError(f"--out: {out} cannot be read ({error}).") from error
+    with _told(out, "read"):
+        there = _is_there(place, root, out, request)
+    if there:
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="counterpoise-export-") as folder:
         made = Path(folder) / "export"
         with local_target(str(made), request) as passing:
             yield passing
-        try:
+        with _told(out, "written"):
             _copy(place, root, made, request)
-        except OSError as error:
-            raise CounterpoiseError(
-                f"--out: {out} cannot be written ({error}): see to it and run the same again."
-            ) from error
+
+
+@contextlib.contextmanager
+def _told(out: str, done: str) -> Iterator[None]:
+    """Whatever a store raises as one line: those of fsspec have no errors in common."""
+    try:
+        yield
+    except CounterpoiseError:
+        raise
+    except Exception as error:
+        where = f"--out: {out} cannot be {done}"
+        if out.startswith(("s3://", "s3a://")):
+            raise explained(error, code_of(error), where, left="what is there is continued") from error
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise CounterpoiseError(f"{where} ({reason}): see to it and run the same again.") from error
 
 
 def _reach(out: str) -> tuple[Any, str]:
@@ -66,7 +79,8 @@ def _is_there(place: Any, root: str, out: str, request: Mapping[str, Any]) -> bo
         body = read_manifest(place.cat_file(f"{root}/{MANIFEST}"), f"{out}/{MANIFEST}")
         same_export(body, request, f"{out}/{MANIFEST}")
         for file in body["files"]:
-            if names.get(file["name"], {}).get("size") != file["bytes"]:
+            there = names.get(file["name"], {}).get("size") == file["bytes"]
+            if not there or _digest(place, f"{root}/{file['name']}") != file["sha256"]:
                 raise ShardDamaged(
                     f"{out}/{file['name']} is missing or damaged: remove {out} and export again."
                 )
@@ -96,7 +110,29 @@ def _copy(place: Any, root: str, made: Path, request: Mapping[str, Any]) -> None
         if name != MANIFEST:
             target = f"{root}/{name}"
             place.makedirs(target.rpartition("/")[0], exist_ok=True)
-            place.put_file(str(path), target)
+            _put(place, path, target)
             fault_point("export.copied")
-    place.put_file(str(made / MANIFEST), f"{root}/{MANIFEST}")
+    _put(place, made / MANIFEST, f"{root}/{MANIFEST}")
     place.rm_file(f"{root}/{BEGUN}")
+
+
+def _put(place: Any, path: Path, target: str) -> None:
+    """Copy a file, unless the same is there from an interrupted export, and read it back."""
+    with path.open("rb") as file:
+        wanted = hashlib.file_digest(file, "sha256").hexdigest()
+    if place.exists(target) and _digest(place, target) == wanted:
+        return
+    place.put_file(str(path), target)
+    if _digest(place, target) != wanted:
+        with contextlib.suppress(Exception):  # above all the manifest, which would speak for it
+            place.rm_file(target)
+        raise OSError(f"{target} is not what was sent")
+
+
+def _digest(place: Any, target: str) -> str:
+    """sha256 of a file there, read in pieces."""
+    digest = hashlib.sha256()
+    with place.open(target, "rb", cache_type="none") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()

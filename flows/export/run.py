@@ -42,21 +42,23 @@ def export(source: Source, to: str, out: str, chat: Chat, advance: Advance) -> E
         CounterpoiseError: a flag, the target or the sidecar cannot be used; names it.
         ShardDamaged: a file of the dataset is damaged; nothing is left at the target.
     """
-    request = {**request_facts(to, chat), **source.facts}
+    request, draws = {**request_facts(to, chat), **source.facts}, False
     if chat.resample is not None:
-        request["skew_sha256"] = read_sidecar(source.dataset, chat.resample).sha256
+        sidecar = read_sidecar(source.dataset, chat.resample)
+        draws = chat.draws or not sidecar.resamples
+        request |= {"skew_sha256": sidecar.sha256, **(chat.drawn if draws else {"copies": "multiplicity"})}
     outside(out, source.dataset)
     with open_target(out, request) as folder:
         if folder is None:
             return Exported(source, already=True)
-        layout = _writer(to, chat)(source, folder, advance=advance)
+        layout = _writer(to, chat, draws)(source, folder, advance=advance)
         write_file(folder, "README.md", _card(source, layout).encode("utf-8"))
     return Exported(source, already=False)
 
 
-def _writer(to: str, chat: Chat) -> partial[Layout]:
+def _writer(to: str, chat: Chat, draws: bool) -> partial[Layout]:
     if to == "chat":
-        return partial(write_chat, chat=chat)
+        return partial(write_chat, chat=chat, draws=draws)
     return partial(write_hub if to == "hf" else write_energon)
 
 
