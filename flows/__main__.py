@@ -24,8 +24,13 @@ app = typer.Typer(
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A YAML file, or a shipped spec: cmsc, demo or tiny.")
 ]
-Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a dataset.")]
-Out = Annotated[str, typer.Option("--out", metavar="DATASET", help="The folder that the dataset goes to.")]
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The folder of a dataset, or s3://BUCKET/NAME.")
+]
+Out = Annotated[
+    str,
+    typer.Option("--out", metavar="DATASET", help="Where the dataset goes: a folder or s3://BUCKET/NAME."),
+]
 Runner = Annotated[
     str,
     typer.Option(metavar="threads|none", help="threads: a Prefect flow. none: shard by shard, no Prefect."),
@@ -47,6 +52,10 @@ Strict = Annotated[
 Unsafe = Annotated[
     bool,
     typer.Option("--unsafe-no-filter", help="No NSFW scorer, no face counter; never for school concepts."),
+]
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="SPEC asks for more sets or concepts: add them, leave the shards alone."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log.")]
 Limit = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
@@ -73,11 +82,14 @@ def plan(
     out: Out,
     calibrate: Annotated[bool, typer.Option(help="Generate one set in memory to measure the cost.")] = False,
     unsafe_no_filter: Unsafe = False,
+    extend: Extend = False,
 ) -> None:
     """Write the plan and say what it costs; generate nothing."""
     from . import commands
+    from .campaign import Options
 
-    commands.plan(spec, out, calibrate, unsafe_no_filter, _out(), _err())
+    options = Options(unsafe_no_filter=unsafe_no_filter, extend=extend)
+    commands.plan(spec, out, calibrate, options, _out(), _err())
 
 
 @app.command()
@@ -89,6 +101,7 @@ def generate(
     shards: Shards = None,
     strict_environment: Strict = False,
     unsafe_no_filter: Unsafe = False,
+    extend: Extend = False,
     verbose: Verbose = False,
 ) -> None:
     """Generate a dataset; run again, it continues.
@@ -98,14 +111,19 @@ def generate(
     from . import commands
     from .campaign import Options
 
-    options = Options(shards, workers, strict_environment, unsafe_no_filter)
+    options = Options(shards, workers, strict_environment, unsafe_no_filter, extend)
     _end(commands.generate(spec, out, options, runner, verbose, _out(), _err()))
 
 
 @app.command()
 def verify(
     dataset: Dataset,
-    clean: Annotated[bool, typer.Option("--clean", help="First remove what killed runs left.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="First remove what killed runs left, saved candidates as well.")
+    ] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Move damaged data files to quarantine/ in the dataset.")
+    ] = False,
 ) -> None:
     """Check every byte against the manifests.
 
@@ -113,15 +131,34 @@ def verify(
     """
     from storage import verify as checks
 
-    for name in checks.clean(dataset) if clean else []:
-        typer.echo(f"removed {name}")
+    if clean:
+        for name in checks.clean(dataset, lambda kept: typer.echo(f"kept {kept}: younger than an hour")):
+            typer.echo(f"removed {name}")
     with _err().status("checking every byte"):
-        lines = checks.verify(dataset)
+        lines = checks.verify(dataset, quarantine=quarantine)
     for line in lines:
         typer.echo(line)
     if lines:
         raise typer.Exit(1)
     typer.echo(f"{dataset} is sound.")
+
+
+@app.command()
+def reconcile(
+    dataset: Dataset,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Set the states in Prefect that storage contradicts.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare storage with Prefect's records; storage is the truth.
+
+    Exit status 0 means that they agree, 1 that they do not. Storage is never touched.
+    """
+    from . import commands
+
+    if not commands.reconcile(dataset, fix, verbose, _out(), _err()):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -183,6 +220,59 @@ def report(dataset: Dataset) -> None:
     with _err().status("writing the report"):
         path = write_report(dataset)
     typer.echo(path)
+
+
+@app.command()
+def export(
+    dataset: Dataset,
+    to: Annotated[str, typer.Option("--to", metavar="hf|chat|energon", help="The layout.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="URI", help="A folder, or a URI such as s3://bucket/name.")
+    ],
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="chat: a question with {options} in it; may be given again for more. Default: a few of our own.",
+        ),
+    ] = None,
+    caption_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="chat: share of items that ask for a sentence.")
+    ] = 0.25,
+    resample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SKEW",
+            help="chat: resample by a skew sidecar of the dataset, skew/NAME.parquet: by its multiplicities, or by a "
+            "draw from its skews where it has none or --epoch, --tau1 or --tau2 is given.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="chat: seed of every draw.")] = 0,
+    epoch: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default=False, help="chat: draw anew for this epoch. Default: 0."),
+    ] = None,
+    tau1: Annotated[
+        float | None,
+        typer.Option(metavar="X", show_default=False, help="chat: draw anew; larger drops less. Default: 1."),
+    ] = None,
+    tau2: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", show_default=False, help="chat: draw anew; larger repeats less. Default: 1."
+        ),
+    ] = None,
+) -> None:
+    """Write a dataset in another layout.
+
+    hf: Parquet with images for the Hugging Face hub. chat: questions and answers for LLaMA-Factory and TRL.
+    energon: shards for Megatron-Energon. Sets that verdicts reject are left out; no image is encoded again.
+    """
+    from . import commands
+    from .export.options import Chat
+
+    chat = Chat(seed, epoch, tuple(question or ()), caption_share, resample, tau1, tau2)
+    commands.export(dataset, to, out, chat, _out(), _err())
 
 
 @app.command()

@@ -26,10 +26,11 @@ from prefect.artifacts import (
 
 from generators.candidates import CandidateReport
 from storage import ShardRecord
+from storage.backend import open_backend
 from storage.card import escape
 
 from .campaign import Campaign, Listener
-from .closing import Outcome
+from .closing import REPORT, Outcome
 from .markdown import cell_rows, concept_rows, shard_markdown, shard_rows
 
 _PAUSE = 3.0
@@ -91,16 +92,20 @@ class Board(Listener):
         self._table("shards", "Shards made by this run", lambda: shard_rows(results, planned))
         self._table("concepts", "Yield per concept, whole dataset", lambda: concept_rows(outcome.yields))
         self._table("cells", "Yield per cell, whole dataset", lambda: cell_rows(dataset))
-        path = Path(outcome.report).resolve()
-        text = "Browsers do not open local files from a page: open the file by its name."
+        self._link(open_backend(dataset).path(REPORT), outcome.report)
+        self._tell(at_last=True)
+
+    def _link(self, path: Path | None, where: str) -> None:
+        """Store the link to the report."""
+        link, name = (where, where) if path is None else (path.resolve().as_uri(), str(path.resolve()))
+        place = "local files" if path else "files of a store"
         self._store(
             create_link_artifact,
-            path.as_uri(),
-            link_text=escape(path),
+            link,
+            link_text=escape(name),
             key=self._key("report"),
-            description=text,
+            description=f"Browsers do not open {place} from a page: open the file by its name.",
         )
-        self._tell(at_last=True)
 
     def _table(self, name: str, text: str, rows: Callable[[], list[dict[str, Any]]]) -> None:
         self._store(lambda: create_table_artifact(rows(), key=self._key(name), description=text))

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,12 +14,11 @@ from typing import Any
 from generators.candidates import CandidateReport, Factory, limit_threads
 from generators.plan import PlannedSet, cells
 from generators.spec import Spec
-from storage import (
-    ShardRecord,
-    publish_shard,
-)
+from storage import CounterpoiseError, ShardRecord, publish_shard
 from storage.backend import open_backend
+from storage.progress import SavedCandidates, drop_published
 from storage.shardfile import shard_name
+from storage.shards import environment_difference
 
 from .closing import Outcome, close_dataset
 
@@ -55,12 +54,16 @@ class Options:
         workers: shards in the making at a time; None for as many as there are cores (one for a large model).
         strict_environment: refuse a dataset whose finished shards were made in another environment.
         unsafe_no_filter: the user's word that images need no safety filter.
+        extend: a spec that only asks for more extends the dataset.
+        save_after: seconds that a candidate has to take for a killed run not to make it again.
     """
 
     shards: str | None = None
     workers: int | None = None
     strict_environment: bool = False
     unsafe_no_filter: bool = False
+    extend: bool = False
+    save_after: float = 60.0
 
 
 @dataclass
@@ -77,6 +80,7 @@ class Campaign:
     load: Load
     listeners: list[Listener]
     environment: Mapping[str, Any]
+    options: Options = Options()
     candidates: int = 0
     outcome: Outcome | None = None
     started: float | None = None
@@ -113,13 +117,28 @@ class Campaign:
         """
         planned = self.plan[index]
         with self._lent() as factory:
-            samples = factory.make_shard(planned, self._hear)
             recipe = factory.recipe(planned)
+            strict, after = self.options.strict_environment, self.options.save_after
+            saved = SavedCandidates(self.dataset, index, recipe, self.environment, after, strict)
+            samples = factory.make_shard(planned, self._hear, saved)
         axes = [axis.name for axis in self.spec.axes]
-        record = publish_shard(self.dataset, index, samples, axes, recipe, self.environment)
+        record = publish_shard(self.dataset, index, samples, axes, recipe, saved.environment)
+        for difference in saved.differences:
+            self.note(f"Warning: candidates of shard {index}: {difference}")
+        self._settle(record, saved)
         for listener in self.listeners:
             listener.shard(record)
         return shard_facts(self.dataset, record)
+
+    def _settle(self, record: ShardRecord, saved: SavedCandidates) -> None:
+        """Forget what was saved of a published shard; refuse one that somebody elsewhere was faster with."""
+        with suppress(CounterpoiseError):  # `finish` tries again, and verify tells
+            saved.drop()
+        if record.already and self.options.strict_environment:
+            backend = open_backend(self.dataset)
+            mismatch = environment_difference(backend, record, self.environment)
+            if mismatch:
+                raise mismatch
 
     def run_here(self) -> None:
         """Make every missing shard in this thread."""
@@ -138,6 +157,7 @@ class Campaign:
 
     def finish(self) -> Outcome:
         """List the shards, write card and report, and say what fell short."""
+        drop_published(self.dataset)
         sets = [one for index in self.chosen for one in self.plan[index]]
         self.outcome = close_dataset(
             self.dataset,
@@ -147,6 +167,7 @@ class Campaign:
             seconds=0.0 if self.started is None else time.monotonic() - self.started,
             workers=self.workers,
             made=len(self.todo),
+            on_bad=lambda line: self.note(f"Warning: {line}"),
         )
         return self.outcome
 
@@ -173,7 +194,7 @@ class Campaign:
         if self._stop.is_set():
             raise Stopped
         with self._lock:
-            self.candidates += 1
+            self.candidates += not report.restored
         for listener in self.listeners:
             listener.candidate(report)
 

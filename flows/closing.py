@@ -1,23 +1,28 @@
-"""The end of a run: the list of shards, the card, the report, and what fell short."""
+"""The end of a run: the list of shards, the card, Croissant, the report, and what fell short."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from generators.plan import PlannedSet
-from storage import finish_dataset, load_dataset
+from storage import DatasetManifest, finish_dataset
 from storage.backend import open_backend
 from storage.card import CARD, dataset_card, write_card
-from storage.metadata import shortfalls, yield_by_concept
+from storage.croissant import CROISSANT, croissant, write_croissant
+from storage.errors import SideFileBad
+from storage.metadata import kept_by_concept, shortfalls, verdict_counts, yield_by_concept
+from storage.query import Records, open_records
+from storage.sidecar import sidecars
+from storage.skewed import SkewJoin, join_skew
 
 from . import cost
-from .preview import kept_sets
 
 REPORT = "report/report.html"
 SHEET = "report/contact_sheet.png"
+_MAX_PAGE = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,6 @@ class Outcome:
     report: str
 
     @property
-    def exit_code(self) -> int:
-        """0, or 3 where it fell short of what the spec asks for."""
-        return 3 if self.short else 0
-
-    @property
     def shortfall(self) -> str:
         """What fell short as one line; empty if nothing did."""
         parts = [f"{one.concept} ({one.kept} of {one.planned} sets)" for one in self.short]
@@ -76,8 +76,9 @@ def close_dataset(
     seconds: float,
     workers: int,
     made: int,
+    on_bad: Callable[[str], None],
 ) -> Outcome:
-    """Bring the dataset's list, card and report up to date; writes nothing if nothing is new.
+    """Bring the dataset's list, card, Croissant and report up to date; writes nothing if nothing is new.
 
     Args:
         dataset: the folder.
@@ -87,30 +88,86 @@ def close_dataset(
         seconds: that took.
         workers: shards at a time.
         made: shards made by this run.
+        on_bad: hears what is wrong with a file of `skew/` or `verdicts/` that card and report leave out.
     """
-    before = load_dataset(dataset)
+    if images:
+        cost.add_run(dataset, images, seconds, workers)
     manifest = finish_dataset(dataset)
+    _write_pages(dataset, manifest, model, on_bad, renew=made > 0)
+    while (latest := finish_dataset(dataset)).sha256 != manifest.sha256:  # somebody else closed it meanwhile
+        manifest = latest
+        _write_pages(dataset, manifest, model, on_bad)
     backend = open_backend(dataset)
-    if made or before.sha256 != manifest.sha256 or not (backend.exists(CARD) and backend.exists(REPORT)):
-        if images:
-            cost.add_run(dataset, images, seconds, workers)
-        write_card(
-            dataset, dataset_card(manifest, yield_by_concept(dataset), shortfalls(dataset), card_facts(model))
-        )
-        from .report import write_report
-
-        write_report(dataset)
+    with open_records(dataset) as records:
+        yields = yield_by_concept(records)
+        kept = kept_by_concept(records, {one.shard for one in sets})
     return Outcome(
         dataset=dataset,
         made=made,
         images=images,
         seconds=seconds,
         workers=workers,
-        short=_short(sets, kept_sets(dataset)),
-        yields=tuple(yield_by_concept(dataset)),
+        short=_short(sets, kept),
+        yields=tuple(yields),
         root_sha256=manifest.root_sha256 or "",
         report=backend.where(REPORT),
     )
+
+
+def _write_pages(
+    dataset: str,
+    manifest: DatasetManifest,
+    model: Mapping[str, Any],
+    on_bad: Callable[[str], None],
+    renew: bool = False,
+) -> None:
+    """Write card, Croissant and report, or those of them that speak of other shards than there are."""
+    if renew or not (_speaks_of(dataset, CARD, manifest) and _speaks_of(dataset, CROISSANT, manifest)):
+        for line in describe_dataset(dataset, model):
+            on_bad(line)
+    if renew or not _speaks_of(dataset, REPORT, manifest):
+        from .report import write_report
+
+        write_report(dataset)
+
+
+def _speaks_of(dataset: str, name: str, manifest: DatasetManifest) -> bool:
+    """Whether a page is there and names the root hash: a run may have been killed before it came to write it."""
+    backend = open_backend(dataset)
+    wanted = (manifest.root_sha256 or "none")[:12].encode()
+    return backend.exists(name) and wanted in backend.read(name, _MAX_PAGE)
+
+
+def describe_dataset(dataset: str, model: Mapping[str, Any] | None = None) -> list[str]:
+    """Write card and croissant.json from what is there now: shards, verdicts, skew sidecars, weights.
+
+    Both name the list that was there before its numbers were counted, so they never look newer than they are.
+
+    Args:
+        dataset: the folder.
+        model: what the engine says about its weights; None for what the dataset has on record.
+
+    Returns:
+        A line for each file of `skew/` or `verdicts/` that cannot be used and was left out.
+    """
+    bad: list[str] = []
+    with open_records(dataset) as records:
+        facts = card_facts(records.manifest.header.get("model") or {} if model is None else model)
+        yields, short = yield_by_concept(records), shortfalls(records)
+        judged, skews = verdict_counts(dataset, bad.append), list(_skews(records, bad))
+        card = dataset_card(records.manifest, yields, short, facts, judged, skews)
+        described = croissant(records.manifest, records.shards, facts)
+    write_card(dataset, card)
+    write_croissant(dataset, described)
+    return [f"Left out of the card: {line}" for line in bad]
+
+
+def _skews(records: Records, bad: list[str]) -> Iterator[SkewJoin]:
+    for name in sidecars(records.dataset):
+        try:
+            yield join_skew(records, name)
+        except SideFileBad as error:
+            bad.append(str(error))
 
 
 def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +180,7 @@ def card_facts(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _short(sets: Sequence[PlannedSet], kept: set[str]) -> tuple[Short, ...]:
+def _short(sets: Sequence[PlannedSet], kept: Mapping[str, int]) -> tuple[Short, ...]:
     planned = Counter(one.concept for one in sets)
-    got = Counter(one.concept for one in sets if one.set_id in kept)
-    return tuple(Short(name, count, got[name]) for name, count in planned.items() if got[name] < count)
+    rows = [Short(name, count, kept.get(name, 0)) for name, count in planned.items()]
+    return tuple(one for one in rows if one.kept < one.planned)

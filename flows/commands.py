@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from storage import CounterpoiseError
@@ -17,6 +19,10 @@ from .cost import calibrate, duration, measured
 from .opening import open_campaign
 from .progress import Terminal
 from .settings import load_spec
+
+if TYPE_CHECKING:
+    from .export.options import Chat
+    from .reconcile import Disagreement
 
 RUNNERS = ("threads", "none")
 
@@ -35,10 +41,10 @@ def demo(out: str, runner: str, workers: int | None, verbose: bool, console: Con
     return outcome.shortfall
 
 
-def plan(spec: str, out: str, calibrated: bool, unsafe: bool, console: Console, err: Console) -> None:
+def plan(spec: str, out: str, calibrated: bool, options: Options, console: Console, err: Console) -> None:
     """Write header and plan, print how much work it is."""
     with err.status("loading the model and checking every prompt"):
-        campaign = open_campaign(load_spec(spec), out, Options(unsafe_no_filter=unsafe))
+        campaign = open_campaign(load_spec(spec), out, options)
     sets = [one for planned in campaign.plan.values() for one in planned]
     most = sum(campaign.spec.tries(one.concept) for one in sets) * campaign.cells
     least = len(sets) * campaign.cells
@@ -118,6 +124,41 @@ def _run(campaign: Campaign, spec: str, runner: str, verbose: bool) -> Outcome:
     return flow.run(campaign, spec)
 
 
+def reconcile(dataset: str, fix: bool, verbose: bool, console: Console, err: Console) -> bool:
+    """Print where storage and Prefect's records disagree, and set Prefect's if asked; whether they agree now."""
+    from .home import prepare_prefect
+    from .reconcile import compare, facts
+
+    stored = facts(dataset)
+    prepare_prefect(verbose)
+    with err.status("asking Prefect"):
+        from .records import read_runs, set_states
+
+        found = compare(stored, read_runs(dataset))
+    changed: list[Disagreement] = []
+    if fix and found:
+        with err.status("setting states"):
+            changed = set_states(found)
+            left = compare(stored, read_runs(dataset))
+    else:
+        left = found
+    if found:
+        console.print(_disagreements(found, changed))
+    if not left:
+        _say(console, f"{dataset} and Prefect's records agree on {len(stored.manifests)} shards.")
+    elif fix:
+        _say(console, f"{len(left)} of {len(found)} remain: Prefect has no run whose state could be set.")
+    return not left
+
+
+def _disagreements(found: Sequence[Disagreement], changed: Sequence[Disagreement]) -> Table:
+    table = Table("what", "storage", "Prefect", "set to" if changed else "--fix sets")
+    for one in found:
+        state = one.wanted.capitalize() if one.wanted else "-"
+        table.add_row(*map(escape, (one.subject, one.storage, one.prefect, state)))
+    return table
+
+
 def show(dataset: str, names: Sequence[str], out: str, size: int) -> None:
     """Write a contact sheet as PNG."""
     from .preview import first_rows, set_rows, sheet
@@ -152,7 +193,35 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
         _say(console, f"{sets} a rejected candidate that would be kept now: {names}.")
         _say(console, "Rejected candidates have no images, so that needs a new generation.")
     if write:
+        from .closing import describe_dataset
+
         _say(console, write_verdicts(dataset, found))
+        for line in describe_dataset(dataset):  # the card names the files in verdicts/
+            _say(console, f"Warning: {line}")
+
+
+def export(dataset: str, to: str, out: str, chat: Chat, console: Console, err: Console) -> None:
+    """Write a dataset in another layout, and say what is in it."""
+    from .export.options import request_facts
+    from .export.run import export as write
+    from .export.source import open_source
+    from .progress import counting
+
+    request_facts(to, chat)  # flags that cannot be used are told before anything is read
+    with err.status("reading the records"):
+        source = open_source(dataset)
+    if source.manifest.missing:
+        text = (
+            f"{len(source.manifest.missing)} planned shards are not listed; the finished ones are exported."
+        )
+        _say(err, f"Warning: {text}")
+    with counting(err, "exporting", source.total) as advance:
+        found = write(source, to, out, chat, advance)
+    kept = ", ".join(f"{count} {split}" for split, count in source.images.items())
+    _say(console, f"images    {kept}")
+    if source.left_out:
+        _say(console, f"left out  {source.left_out} kept sets that verdicts reject")
+    _say(console, f"export    {out}{' is there already' if found.already else ''}")
 
 
 def _limit(value: object) -> str:

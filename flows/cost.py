@@ -13,7 +13,8 @@ from storage.backend import open_backend
 if TYPE_CHECKING:
     from .campaign import Campaign
 
-COST = "report/cost.json"
+FOLDER = "report"
+COST = f"{FOLDER}/cost.json"
 _MAX_BYTES = 2**24
 
 
@@ -40,9 +41,10 @@ class Cost:
 def add_run(dataset: str, images: int, seconds: float, workers: int) -> None:
     """Put a run to those measured before."""
     backend = open_backend(dataset)
-    runs = [*_runs(dataset), {"images": images, "seconds": round(seconds, 2), "workers": workers}]
-    with backend.staging() as staging:
-        staging.put(staging.stage(COST, [json.dumps({"runs": runs}, indent=1).encode()]), COST)
+    run = {"images": images, "seconds": round(seconds, 2), "workers": workers}
+    with backend.turn(FOLDER), backend.staging() as staging:
+        content = json.dumps({"runs": [*_runs(dataset), run]}, indent=1).encode()
+        staging.put(staging.stage(COST, [content]), COST)
 
 
 def measured(dataset: str) -> Cost | None:

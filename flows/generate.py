@@ -6,8 +6,7 @@ import logging
 import os
 from typing import Any
 
-from httpx import HTTPError
-from prefect import flow
+from prefect import flow, tags
 from prefect.futures import as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -17,6 +16,8 @@ from .artifacts import Board
 from .campaign import Campaign, Options, active_campaign
 from .closing import Outcome
 from .opening import open_campaign
+from .reconcile import dataset_tag
+from .server import of_the_server
 from .settings import load_spec
 from .tasks import make_shard
 
@@ -24,6 +25,7 @@ from .tasks import make_shard
 # repeats Prefect's log on the terminal.
 logging.getLogger().addHandler(logging.NullHandler())
 
+_INSTEAD = ", or do without a server by --runner none"
 _THREADS: Any = ThreadPoolTaskRunner(max_workers=os.cpu_count())
 
 
@@ -35,18 +37,20 @@ def generate(
     workers: int | None = None,
     strict_environment: bool = False,
     unsafe_no_filter: bool = False,
+    extend: bool = False,
 ) -> dict[str, Any]:
     """Make the shards that a spec asks for and that are not there yet.
 
     Args:
         spec: a YAML file or the name of a shipped spec.
-        dataset: the folder of the dataset.
+        dataset: the folder or URI of the dataset.
         shards: "A:B" for the shards A to B - 1; all if None.
         workers: shards in the making at a time.
         strict_environment: refuse shards from another environment.
         unsafe_no_filter: go without safety filters where that is allowed.
+        extend: let a spec that only asks for more extend the dataset.
     """
-    options = Options(shards, workers, strict_environment, unsafe_no_filter)
+    options = Options(shards, workers, strict_environment, unsafe_no_filter, extend)
     campaign = active_campaign() or open_campaign(load_spec(spec), dataset, options)
     board = Board(campaign)
     with campaign.active(), board:
@@ -75,12 +79,6 @@ def make_shards(campaign: Campaign) -> list[dict[str, Any]]:
     return sorted(results, key=lambda facts: int(facts["shard"]))
 
 
-def _is_of_the_server(error: Exception) -> bool:
-    """Whether it is Prefect's server that failed, not the work."""
-    started = ("attempting to connect", "Failed to reach API")
-    return isinstance(error, HTTPError) or any(text in str(error) for text in started)
-
-
 def run(campaign: Campaign, spec: str) -> Outcome:
     """Run a campaign that is open already through the flow, with as many threads as it has workers.
 
@@ -88,17 +86,8 @@ def run(campaign: Campaign, spec: str) -> Outcome:
         CounterpoiseError: the work failed for what the user can mend, or Prefect's server did not start.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=campaign.workers)
-    with campaign.active():
-        try:
-            generate.with_options(task_runner=runner)(spec, str(campaign.dataset))
-        except (RuntimeError, HTTPError) as error:
-            if not _is_of_the_server(error):
-                raise
-            reason = str(error) or type(error).__name__
-            raise CounterpoiseError(
-                f"Prefect's server does not answer ({reason}): finished shards stay; run the same again, "
-                "see to PREFECT_API_URL if you set it, or do without a server by --runner none"
-            ) from error
+    with campaign.active(), tags(dataset_tag(campaign.dataset)), of_the_server(_INSTEAD):
+        generate.with_options(task_runner=runner)(spec, str(campaign.dataset))
     if campaign.outcome is None:
         raise CounterpoiseError("The run was cancelled before its end; the same command continues it.")
     return campaign.outcome

@@ -12,13 +12,11 @@ from generators.candidates import Factory, environment, limit_threads
 from generators.plan import PlannedSet, make_plan, shards, to_rows
 from generators.safety import check_safety
 from generators.spec import Spec
-from storage import CounterpoiseError, DatasetMismatch, create_dataset, load_dataset
-from storage.backend import open_backend
-from storage.canonical import first_difference, plain
-from storage.manifest import HEADER
-from storage.shards import EnvironmentDiffers, resume_check
+from storage import CounterpoiseError, create_dataset
+from storage.shards import EnvironmentDiffers, ShardIncomplete, resume_check
 
 from .campaign import Campaign, Listener, Load, Options
+from .extending import stored_size
 from .settings import spec_to_dict
 
 
@@ -60,19 +58,21 @@ def open_campaign(
     if given.workers is not None and given.workers < 1:
         raise CounterpoiseError(f"--workers: given {given.workers}, wanted 1 or more")
     check_safety(spec, given.unsafe_no_filter)
-    plan = shards(make_plan(spec))
+    known = stored_size(dataset, spec, given.extend)
+    plan = shards(make_plan(spec, known.extended_from))
     chosen = parse_range(given.shards, len(plan))
-    known = _refuse_other_spec(dataset, spec)
     limit_threads()
     loaded = load(spec)
     sets = [one for planned in plan.values() for one in planned]
-    if not known:
+    if not known.same:
         loaded.check(sets)
-    create_dataset(dataset, _header(spec, loaded), to_rows(sets))
+    header = {**_header(spec, loaded), **known.header}
+    create_dataset(dataset, header, to_rows(sets), given.extend)
     facts = environment()
     todo = _missing(dataset, plan, chosen, loaded, facts, given.strict_environment, listeners or [])
     workers = _workers(spec, given.workers, len(todo))
-    return Campaign(spec, dataset, plan, chosen, todo, workers, loaded, load, list(listeners or []), facts)
+    heard = list(listeners or [])
+    return Campaign(spec, dataset, plan, chosen, todo, workers, loaded, load, heard, facts, given)
 
 
 def parse_range(text: str | None, count: int) -> range:
@@ -110,19 +110,6 @@ def _header(spec: Spec, factory: Factory) -> dict[str, Any]:
     }
 
 
-def _refuse_other_spec(dataset: str, spec: Spec) -> bool:
-    """Whether the dataset is there already; another spec's is refused before anything is loaded."""
-    backend = open_backend(dataset)
-    if not backend.exists(HEADER):
-        return False
-    stored = load_dataset(dataset).header.get("spec")
-    found = first_difference(stored, plain(spec_to_dict(spec)), "spec")
-    if found:
-        cure = "Give the stored value again to continue, or write to another folder."
-        raise DatasetMismatch(backend.where(HEADER), *found, cure)
-    return True
-
-
 def _missing(
     dataset: str,
     plan: Mapping[int, list[PlannedSet]],
@@ -132,15 +119,23 @@ def _missing(
     strict: bool,
     listeners: list[Listener],
 ) -> tuple[int, ...]:
-    """Chosen shards that are not finished; that some were made elsewhere is noted once."""
+    """Chosen shards that are not finished; that some were made elsewhere, or lack files, is noted once each.
+
+    A strict run looks at the environment of every finished shard, not only of the chosen ones.
+    """
+    looked_at = plan if strict else chosen
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", EnvironmentDiffers)
-        found = [resume_check(dataset, index, factory.recipe(plan[index]), facts, strict) for index in chosen]
-    if caught:
-        more = f" (and {len(caught) - 1} more shards)" if len(caught) > 1 else ""
-        for listener in listeners:
-            listener.note(f"Warning: {caught[0].message}{more}")
-    return tuple(index for index, record in zip(chosen, found, strict=True) if record is None)
+        warnings.simplefilter("always")
+        found = {
+            index: resume_check(dataset, index, factory.recipe(plan[index]), facts, strict)
+            for index in looked_at
+        }
+    for kind in (EnvironmentDiffers, ShardIncomplete):
+        told = [one.message for one in caught if issubclass(one.category, kind)]
+        more = f" (and {len(told) - 1} more shards)" if len(told) > 1 else ""
+        for listener in listeners if told else []:
+            listener.note(f"Warning: {told[0]}{more}")
+    return tuple(index for index in chosen if found[index] is None)
 
 
 def _workers(spec: Spec, given: int | None, shards_to_make: int) -> int:

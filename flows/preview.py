@@ -11,7 +11,8 @@ from PIL import Image
 from storage import CounterpoiseError, DatasetManifest, Sample, list_shards, load_dataset, read_samples
 from storage.checks import nsfw_limit
 from storage.manifest import read_plan
-from storage.metadata import table
+from storage.metadata import first_kept, kept_among
+from storage.query import open_records
 
 from .sheets import Row, draw_sheet, kept_rows
 
@@ -24,16 +25,10 @@ def first_rows(
     dataset: str, most: int = _MOST, per_concept: int = _PER_CONCEPT, side: int = SIDE
 ) -> list[Row]:
     """The first kept sets of every concept, concepts in the order of the plan."""
-    places = {row["set_id"]: row["shard"] for row in read_plan(dataset)}
-    chosen: dict[str, list[str]] = {}
-    kept = kept_sets(dataset)
-    for row in read_plan(dataset):
-        found = chosen.setdefault(row["concept"], [])
-        if row["set_id"] in kept and len(found) < per_concept:
-            found.append(row["set_id"])
-    count = max(1, most // max(1, len(chosen)))
-    wanted = [name for found in chosen.values() for name in found[:count]][:most]
-    return _rows(dataset, {name: places[name] for name in wanted}, side)
+    with open_records(dataset) as records:
+        ((concepts,),) = records.connection.sql("SELECT count(DISTINCT concept) FROM planned").fetchall()
+        found = first_kept(records, min(per_concept, max(1, most // max(1, concepts))))[:most]
+    return _rows(dataset, {row["set_id"]: row["shard"] for row in found}, side)
 
 
 def set_rows(dataset: str, names: Sequence[str], side: int = SIDE) -> list[Row]:
@@ -43,7 +38,7 @@ def set_rows(dataset: str, names: Sequence[str], side: int = SIDE) -> list[Row]:
         CounterpoiseError: a set is not in the plan, not made yet, or was not kept.
     """
     places = {row["set_id"]: row["shard"] for row in read_plan(dataset)}
-    done, kept = {shard.index for shard in list_shards(dataset)}, kept_sets(dataset)
+    done, kept = {shard.index for shard in list_shards(dataset)}, kept_among(dataset, names)
     for name in names:
         if name not in places:
             near = difflib.get_close_matches(name, places, n=1)
@@ -86,9 +81,3 @@ def _rows(dataset: str, places: dict[str, int], side: int) -> list[Row]:
         wanted = (one for one in read_samples(dataset, index) if one.set_id in places)
         found.update({row.set_id: row for row in whole_rows(manifest, wanted, side)})
     return [found[name] for name in places if name in found]
-
-
-def kept_sets(dataset: str) -> set[str]:
-    """Ids of the sets of finished shards that were kept."""
-    found = table(dataset).filter("kept").project("set_id").distinct()
-    return {row[0] for row in found.fetchall()}

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import groupby
 from typing import Any
 
-import pyarrow as pa
-
-from generators.filters import judge
+from generators.filters import verdict_sql
 from generators.spec import Thresholds
 from storage import CounterpoiseError, load_dataset
-from storage.backend import open_backend
-from storage.manifest import read_plan
-from storage.metadata import table
-from storage.records import SCORES, to_parquet
+from storage import verdicts as verdict_files
+from storage.query import PLAN_ROW, Records, open_records
 
-VERDICTS = "verdicts/refilter.parquet"
+_REVIEWER = "refilter"
+VERDICTS = verdict_files.verdict_name(_REVIEWER)
 NAMES = tuple(one.name for one in fields(Thresholds))
-_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=name == "reason") for name in ("set_id", "verdict", "reason")]
-)
-_BATCH = 8192
+# Sets by what the limits say of their finished candidates; a preview's scores are no final ones. `verdict` is the reason
+# against the candidate that was kept, `other` whether one that was rejected would be kept now.
+_JUDGED = """
+    CREATE OR REPLACE TEMP TABLE judged AS
+    SELECT set_id, concept, bool_or(kept) AS then, coalesce(bool_or(kept AND verdict IS NULL), false) AS now,
+           max(verdict) FILTER (kept) AS verdict, bool_or(NOT kept AND verdict IS NULL) AS other
+    FROM (
+        SELECT set_id, candidate, concept, kept, {verdict} AS verdict FROM records
+        WHERE reason IS NULL OR NOT starts_with(reason, 'preview_') GROUP BY set_id, candidate, concept, kept
+    ) GROUP BY set_id, concept
+"""
+_TALLIES = f"""
+    SELECT planned.concept, count(*) AS planned, (count(*) FILTER (judged.then)) AS then,
+           (count(*) FILTER (judged.now)) AS now, (count(*) FILTER (judged.other AND NOT judged.now)) AS again
+    FROM planned LEFT JOIN judged USING (set_id) GROUP BY planned.concept ORDER BY min({PLAN_ROW})
+"""
 
 
 @dataclass(slots=True)
@@ -79,48 +87,29 @@ def refilter(dataset: str, changes: Mapping[str, float | int | None]) -> Refilte
     """Judge every candidate again by its stored scores.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         changes: new limits by the names of `Thresholds`; those not named stay as they were.
     """
     then = _stored(dataset)
     now = replace(then, **changes)  # type: ignore[arg-type]
     before, after = asdict(then), asdict(now)
     changed = {name: (before[name], after[name]) for name in NAMES if before[name] != after[name]}
-    found = Refiltered(now, changed, _planned(dataset))
-    for set_id, candidates in groupby(_candidates(dataset), key=lambda one: one.set_id):
-        _judge_set(found, set_id, list(candidates))
-    return found
+    with open_records(dataset) as records:
+        return _judge(records, now, changed)
 
 
 def write_verdicts(dataset: str, found: Refiltered) -> str:
-    """Write verdicts/refilter.parquet, for readers to apply; ours do not yet. Returns its path."""
-    columns = list(zip(*found.verdicts, strict=True)) or [(), (), ()]
-    content = to_parquet(pa.table([pa.array(column, pa.string()) for column in columns], schema=_SCHEMA))
-    backend = open_backend(dataset)
-    with backend.staging() as staging:
-        staging.put(staging.stage(VERDICTS, [content]), VERDICTS)
-    return backend.where(VERDICTS)
+    """Write verdicts/refilter.parquet, which streams and exports apply. Returns its path."""
+    return verdict_files.write_verdicts(dataset, _REVIEWER, found.verdicts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    set_id: str
-    concept: str
-    kept: bool
-    scores: list[dict[str, Any]]
-
-
-def _judge_set(found: Refiltered, set_id: str, candidates: list[_Candidate]) -> None:
-    tally = found.tallies[candidates[0].concept]
-    verdicts = [(one, judge(one.scores, found.thresholds)) for one in candidates]
-    kept = next((verdict for one, verdict in verdicts if one.kept), None)
-    if kept is not None:
-        tally.then += 1
-        tally.now += kept.keep
-        found.verdicts.append((set_id, "accept" if kept.keep else "reject", kept.reason))
-    if (kept is None or not kept.keep) and any(verdict.keep for one, verdict in verdicts if not one.kept):
-        tally.again += 1
-        found.again.append(set_id)
+def _judge(records: Records, now: Thresholds, changed: Mapping[str, tuple[Any, Any]]) -> Refiltered:
+    records.ask(_JUDGED.format(verdict=verdict_sql(now)))
+    tallies = {row["concept"]: Tally(**row) for row in records.ask(_TALLIES)}
+    kept = records.ask("SELECT set_id, verdict FROM judged WHERE judged.then ORDER BY set_id")
+    again = records.ask("SELECT set_id FROM judged WHERE other AND NOT now ORDER BY set_id")
+    verdicts = [(row["set_id"], "reject" if row["verdict"] else "accept", row["verdict"]) for row in kept]
+    return Refiltered(now, changed, tallies, verdicts, [row["set_id"] for row in again])
 
 
 def _stored(dataset: str) -> Thresholds:
@@ -129,28 +118,3 @@ def _stored(dataset: str) -> Thresholds:
         return Thresholds(**recipe["thresholds"])  # type: ignore[index]
     except (TypeError, KeyError) as error:
         raise CounterpoiseError(f"{dataset}: dataset.json names no thresholds that can be changed") from error
-
-
-def _planned(dataset: str) -> dict[str, Tally]:
-    found: dict[str, Tally] = {}
-    for row in read_plan(dataset):
-        found.setdefault(row["concept"], Tally(row["concept"])).planned += 1
-    return found
-
-
-def _candidates(dataset: str) -> Iterator[_Candidate]:
-    """Every finished candidate with its members' scores, candidates of a set together; previews are no final scores."""
-    rows = _rows(dataset)
-    for _, members in groupby(rows, key=lambda row: (row["set_id"], row["candidate"])):
-        whole = list(members)
-        first = whole[0]
-        scores = [{name: row[name] for name in SCORES} for row in whole]
-        yield _Candidate(first["set_id"], first["concept"], first["kept"], scores)
-
-
-def _rows(dataset: str) -> Iterator[dict[str, Any]]:
-    names = ["set_id", "candidate", "concept", "kept", *SCORES]
-    records: Any = table(dataset).filter("reason IS NULL OR NOT starts_with(reason, 'preview_')")
-    asked = records.order("set_id, candidate, member").project(", ".join(names))
-    for batch in asked.to_arrow_reader(_BATCH):
-        yield from batch.to_pylist()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from storage import DatasetManifest, list_shards, load_dataset
-from storage import metadata as records
+from storage import DatasetManifest, load_dataset, metadata
 from storage.backend import open_backend
+from storage.query import Records, open_records
 
 from . import charts, cost
 from .closing import REPORT
@@ -18,6 +18,7 @@ from .page import Section, Share, facts, figure, links, page, paragraph, share, 
 from .preview import first_rows
 from .proof import Proof, load_comparison
 from .sheets import Row, draw_sheet, webp_uri
+from .skew_section import skew_parts
 
 _ROWS_PER_SHEET = 6
 _SHEET_LIMIT = 600_000
@@ -38,6 +39,7 @@ class _Facts:
 
     dataset: str
     manifest: DatasetManifest
+    records: Records
     yields: Sequence[Mapping[str, Any]]
     rows: Sequence[Row]
 
@@ -64,10 +66,11 @@ def write_report(dataset: str) -> str:
     Raises:
         CounterpoiseError: there is no dataset, or it is damaged.
     """
-    manifest = load_dataset(dataset)
-    given = _Facts(dataset, manifest, records.yield_by_concept(dataset), first_rows(dataset))
-    name = str(given.header("spec", "name") or "dataset")
-    content = page(f"{name}: counterfactual sets", _parts(name, given)).encode("utf-8")
+    manifest, rows = load_dataset(dataset), first_rows(dataset)
+    with open_records(dataset) as records:
+        given = _Facts(dataset, manifest, records, metadata.yield_by_concept(records), rows)
+        name = str(given.header("spec", "name") or "dataset")
+        content = page(f"{name}: counterfactual sets", _parts(name, given)).encode("utf-8")
     backend = open_backend(dataset)
     with backend.staging() as staging:
         staging.put(staging.stage(REPORT, [content]), REPORT)
@@ -83,6 +86,7 @@ def _parts(name: str, given: _Facts) -> Iterator[str]:
         Section(
             "comparison", "With and without prompt-to-prompt", _comparison(load_comparison(given.dataset))
         ),
+        Section("skew", "Instance skew", skew_parts(given.records)),
         Section("weights", "Weights and settings", _weights(given)),
         Section("cost", "Cost", _cost(given)),
     ]
@@ -135,7 +139,7 @@ def _yield(given: _Facts) -> Iterator[str]:
         columns, [[*(row[name] for name in names), share(row["share"])] for row in given.yields], bar=6
     )
     axes = list(given.manifest.axes)
-    rows = records.yield_by_cell(given.dataset)
+    rows = metadata.yield_by_cell(given.records)
     cells = [
         [*(row[name] for name in (*axes, "tried", "kept")), share(row["share"]), share(row["attribute_ok"])]
         for row in rows
@@ -145,7 +149,7 @@ def _yield(given: _Facts) -> Iterator[str]:
 
 
 def _scores(given: _Facts) -> Iterator[str]:
-    found = records.score_histograms(given.dataset)
+    found = metadata.score_histograms(given.records)
     drawn = [
         figure(charts.histogram(score, bins, _limit(given, score)), f"Histogram of {score}")
         for score, bins in found.items()
@@ -163,7 +167,7 @@ def _limit(given: _Facts, score: str) -> float | None:
 
 
 def _reasons(given: _Facts) -> Iterator[str]:
-    rows = records.reasons(given.dataset)
+    rows = metadata.reasons(given.records)
     total = sum(row["candidates"] for row in rows)
     if not rows:
         yield paragraph("No candidate was rejected.")
@@ -248,7 +252,7 @@ def _plain(value: Any) -> str:
 
 def _environments(given: _Facts) -> Iterator[str]:
     found: dict[str, int] = {}
-    for shard in list_shards(given.dataset):
+    for shard in given.records.shards:
         text = _plain(shard.environment)
         found[text] = found.get(text, 0) + 1
     if found:

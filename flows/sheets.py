@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from storage import Sample
 from storage.checks import cell_values
+from storage.images import decoded, synthetic_png, synthetic_xmp
+from storage.reading import decode
 
 URI_LIMIT = 200_000
 _PAPER, _INK, _SOFT, _MARK = (255, 255, 255), (32, 33, 36), (110, 113, 120), (43, 92, 138)
@@ -66,11 +68,11 @@ def _flagged(sample: Sample, limit: float) -> bool:
 
 
 def _decoded(sample: Sample, side: int) -> Image.Image | None:
-    """The picture of a kept sample, whose bytes the reader has checked."""
+    """The picture of a kept sample, if it is what its record says."""
     if sample.image is None:
         return None
-    with Image.open(io.BytesIO(sample.image)) as image:
-        return thumbnail(image.convert("RGB"), side)
+    decode(sample)
+    return thumbnail(decoded(sample.image), side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ def _line() -> int:
 def png_bytes(image: Image.Image) -> bytes:
     """A sheet as PNG."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True, pnginfo=synthetic_png())
     return buffer.getvalue()
 
 
@@ -225,5 +227,5 @@ def webp_uri(image: Image.Image, limit: int = URI_LIMIT) -> str:
 
 def _uri(image: Image.Image, quality: int) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=4)
+    image.save(buffer, "WEBP", quality=quality, method=4, xmp=synthetic_xmp())
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
-from storage.images import encode_png
+from storage.images import decoded, encode_png
+from storage.provenance import Provenance, version
 from storage.records import Sample, sample_key
 
 from .engine import Engine, SetRequest
@@ -33,7 +36,10 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class CandidateReport:
-    """One candidate's verdict, for progress and tables; `images` is empty unless the candidate was kept."""
+    """One candidate's verdict, for progress and tables; `images` is empty unless the candidate was kept.
+
+    `restored` says that it was not made now but by a run before, which was killed.
+    """
 
     set_id: str
     concept: str
@@ -42,6 +48,19 @@ class CandidateReport:
     kept: bool
     reason: str | None
     images: tuple[Image.Image, ...] = ()
+    restored: bool = False
+
+
+class Saved(Protocol):
+    """Where finished candidates of a shard outlive a kill."""
+
+    def load(self, set_id: str, candidate: int) -> list[Sample] | None:
+        """Return a candidate as it was made before, or None."""
+        ...
+
+    def save(self, samples: Sequence[Sample], seconds: float) -> None:
+        """Keep a candidate that took so long, if that is long enough."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,29 +72,54 @@ class Factory:
     scorers: Scorers
 
     def make_shard(
-        self, planned: Sequence[PlannedSet], on_candidate: Callable[[CandidateReport], None] | None = None
+        self,
+        planned: Sequence[PlannedSet],
+        on_candidate: Callable[[CandidateReport], None] | None = None,
+        saved: Saved | None = None,
     ) -> list[Sample]:
         """Return the samples of every candidate of these sets, kept ones with their image.
 
         Over-generation is adaptive: a set's next candidate is made only if the one before was rejected. What is made
-        depends on the shard's sets alone, never on other shards or workers.
+        depends on the shard's sets alone, never on other shards or workers, nor on what was `saved` of it before.
         """
         samples: list[Sample] = []
         for one in planned:
             for candidate in range(self.spec.tries(one.concept)):
-                made, verdict, images = self.make_candidate(one, candidate)
+                made, report = self._next(one, candidate, saved)
                 samples.extend(made)
                 if on_candidate:
-                    shown = tuple(images) if verdict.keep else ()
-                    tries = self.spec.tries(one.concept)
-                    on_candidate(
-                        CandidateReport(
-                            one.set_id, one.concept, candidate, tries, verdict.keep, verdict.reason, shown
-                        )
-                    )
-                if verdict.keep:
+                    on_candidate(report)
+                if report.kept:
                     break
         return samples
+
+    def _next(
+        self, planned: PlannedSet, candidate: int, saved: Saved | None
+    ) -> tuple[list[Sample], CandidateReport]:
+        """Take a candidate from where it was saved, or make and save it."""
+        before = saved.load(planned.set_id, candidate) if saved else None
+        if before is not None:
+            shown = [decoded(one.image) for one in before if one.image is not None]
+            return before, self._report(planned, before[0], shown, restored=True)
+        start = time.monotonic()
+        made, verdict, images = self.make_candidate(planned, candidate)
+        if saved:
+            saved.save(made, time.monotonic() - start)
+        return made, self._report(planned, made[0], images if verdict.keep else [])
+
+    def _report(
+        self, planned: PlannedSet, first: Sample, shown: Sequence[Image.Image], restored: bool = False
+    ) -> CandidateReport:
+        return CandidateReport(
+            set_id=planned.set_id,
+            concept=planned.concept,
+            candidate=first.candidate,
+            tries=self.spec.tries(planned.concept),
+            kept=first.kept,
+            reason=first.reason,
+            images=tuple(shown),
+            restored=restored,
+        )
 
     def make_candidate(
         self, planned: PlannedSet, candidate: int
@@ -134,6 +178,7 @@ class Factory:
         return {
             "plan": [asdict(one) for one in planned],
             "candidates": {one.concept: self.spec.tries(one.concept) for one in planned},
+            "model": model_name(str(self.engine.describe()["id"])),
             "weights": self.engine.describe()["sha256"],
             "scorers": self.scorers.describe(),
             "sampler": asdict(self.spec.sampler),
@@ -179,8 +224,18 @@ class Factory:
             scores=scores,
             width=image.width,
             height=image.height,
-            image=encode_png(image) if verdict.keep else None,
+            image=encode_png(image, self._provenance(member.prompt, request.seed)) if verdict.keep else None,
         )
+
+    def _provenance(self, prompt: str, seed: int) -> Provenance:
+        weights = self.engine.describe()
+        return Provenance(model_name(str(weights["id"])), str(weights["sha256"]), prompt, seed)
+
+
+def model_name(model: str) -> str:
+    """Return a model's id, of a folder its name: pictures tell nothing of the machine they were made on."""
+    local = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
+    return re.split(r"[/\\]", model.rstrip("/\\"))[-1] if local else model
 
 
 def limit_threads(count: int = 1) -> None:
@@ -200,5 +255,6 @@ def environment() -> dict[str, Any]:
         "instruction_set": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
+        "counterpoise": version(),
         **{name: importlib.metadata.version(name) for name in _LIBRARIES},
     }

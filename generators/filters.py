@@ -38,6 +38,41 @@ def judge(scores: Sequence[Mapping[str, Score]], thresholds: Thresholds) -> Verd
     return Verdict(True)
 
 
+def verdict_sql(thresholds: Thresholds) -> str:
+    """`judge` as an SQL aggregate over the members of a candidate: the reason against it, or null to keep it.
+
+    For DuckDB and the columns of a shard's Parquet; the same rules in the same order.
+    """
+    rules = [
+        ("nsfw", _sql_above("nsfw", thresholds.nsfw)),
+        ("face_count", _sql("bool_or(face_count <> {})", thresholds.faces)),
+        *((name, _sql_below(name, getattr(thresholds, name))) for name in _LEAST),
+        ("background_change", _sql_above("background_change", thresholds.background_change)),
+        ("attribute_ok", _sql(_TOO_FEW_READ, thresholds.attribute_share)),
+    ]
+    cases = [f"WHEN {fails} THEN '{reason}'" for reason, fails in rules if fails]
+    return f"CASE {' '.join(cases)} END" if cases else "NULL::VARCHAR"
+
+
+_TOO_FEW_READ = (
+    "count(attribute_ok) > 0 AND sum(attribute_ok::INTEGER)::DOUBLE"
+    " < {} * count(attribute_ok)::DOUBLE - '1e-9'::DOUBLE"
+)
+
+
+def _sql_above(name: str, limit: float | None) -> str | None:
+    return _sql(f"bool_or(NOT {name} <= {{}})", limit)  # NaN is the largest number to DuckDB
+
+
+def _sql_below(name: str, limit: float | None) -> str | None:
+    return _sql(f"bool_or(isnan({name}) OR NOT {name} >= {{}})", limit)
+
+
+def _sql(rule: str, limit: float | None) -> str | None:
+    """A rule with its limit to the last bit; None without a limit."""
+    return None if limit is None else rule.format(f"'{float(limit)!r}'::DOUBLE")
+
+
 def _known(scores: Sequence[Mapping[str, Score]], name: str) -> list[float]:
     return [float(value) for row in scores if (value := row.get(name)) is not None]
 

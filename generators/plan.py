@@ -1,4 +1,4 @@
-"""Every set that a spec asks for, with its id and seeds: a pure function of the spec."""
+"""Every set that a spec asks for, with its id and seeds: a pure function of the spec and of its earlier sizes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from .prompts import edited_words, fill, neutral_prompt
 from .spec import Axis, Concept, Spec, Split, SplitName
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a spec asks for: its first so many concepts, with so many sets each."""
+
+    concepts: int
+    sets_per_concept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +66,29 @@ def derive_seed(*parts: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def make_plan(spec: Spec) -> list[PlannedSet]:
-    """All sets, round by round over the concepts, so that asking for more only appends."""
-    rounds = product(range(spec.sets_per_concept), spec.concepts)
-    return [_planned(spec, index, number, concept) for index, (number, concept) in enumerate(rounds)]
+def make_plan(spec: Spec, extended_from: Sequence[Size] = ()) -> list[PlannedSet]:
+    """All sets, round by round over the concepts.
+
+    Args:
+        spec: what is asked for now.
+        extended_from: what was asked for before, the first first. Sets of then keep their place; what each extension
+            added begins with a shard of its own, so that a finished shard never gets company.
+    """
+    plan: dict[str, PlannedSet] = {}
+    for size in (*extended_from, size_of(spec)):
+        first, asked = len(plan), product(range(size.sets_per_concept), spec.concepts[: size.concepts])
+        shard = 1 + next(reversed(plan.values())).shard if plan else 0
+        for number, concept in asked:
+            if _set_id(number, concept) not in plan:
+                place = len(plan)
+                one = _planned(spec, place, shard + (place - first) // spec.sets_per_shard, number, concept)
+                plan[one.set_id] = one
+    return list(plan.values())
+
+
+def size_of(spec: Spec) -> Size:
+    """How much the spec asks for."""
+    return Size(len(spec.concepts), spec.sets_per_concept)
 
 
 def members(spec: Spec, planned: PlannedSet) -> list[Member]:
@@ -105,12 +132,16 @@ def _noise_seed(spec: Spec, set_id: str, candidate: int) -> int:
     return derive_seed(spec.seed, set_id, candidate, "noise")
 
 
-def _planned(spec: Spec, index: int, number: int, concept: Concept) -> PlannedSet:
-    set_id = f"{concept.name}_{number:04d}"
+def _set_id(number: int, concept: Concept) -> str:
+    return f"{concept.name}_{number:04d}"
+
+
+def _planned(spec: Spec, index: int, shard: int, number: int, concept: Concept) -> PlannedSet:
+    set_id = _set_id(number, concept)
     return PlannedSet(
         set_id=set_id,
         index=index,
-        shard=index // spec.sets_per_shard,
+        shard=shard,
         concept=concept.name,
         concept_group=concept.group,
         template=_deal(spec.templates, number, spec.seed, concept.name, "template"),

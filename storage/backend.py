@@ -1,31 +1,135 @@
 """Where bytes go: the one seam between a dataset and the place that holds it.
 
-`LocalBackend` is a folder. Its contract, which another place (an object store) has to keep as well:
-a file appears under its final name whole or not at all; `create` succeeds for exactly one caller;
-nothing that was staged survives an error; only files under names of this module's making are removed.
+`Backend` says what a place has to offer; `LocalBackend` (`local.py`) is a folder, `ObjectBackend` (`objects.py`)
+a bucket. The contract of every place: a file appears under its final name whole or not at all; `create`
+succeeds for exactly one caller; nothing that was staged survives an error; only files under names of our own
+making are removed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import hashlib
 import itertools
 import os
-import secrets
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from io import BufferedReader
+from contextlib import AbstractContextManager
+from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError
 
 STAGED_MARK = ".tmp-"
+QUARANTINE = "quarantine"
+S = TypeVar("S")
 _steps = itertools.count(1)
+
+
+class Staged(Protocol):
+    """A file written whole that has no final name yet."""
+
+    @property
+    def bytes(self) -> int:
+        """Its length."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what was written."""
+
+    def open(self) -> BufferedIOBase:
+        """The file for reading, from its start; one reader at a time."""
+
+
+class Staging(Protocol[S]):
+    """One writer's attempt, as a with-block: stage, check, publish. What was only staged goes at its end."""
+
+    def __enter__(self) -> Staging[S]:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Remove what was only staged; an error of the place leaves as a `CounterpoiseError`."""
+
+    def stage(self, name: str, chunks: Iterable[bytes]) -> S:
+        """Write bytes that are to become `name`."""
+
+    def put(self, staged: S, name: str) -> None:
+        """Give a staged file its final name; one of that name is replaced at once, never half."""
+
+    def create(self, staged: S, name: str) -> bool:
+        """Give a staged file its final name if nobody has it; False, and nothing done, if somebody has."""
+
+
+class Backend(Protocol):
+    """A dataset in its place; names are relative and use "/"."""
+
+    def where(self, name: str) -> str:
+        """A name inside the dataset as a path or URI for messages and for other readers."""
+
+    def path(self, name: str) -> Path | None:
+        """The file for readers on this machine; None where it lies elsewhere."""
+
+    def exists(self, name: str) -> bool:
+        """Is there a file of this name?"""
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names in a folder of the dataset; none if there is no such folder."""
+
+    def folders(self) -> list[str]:
+        """Sorted names of the folders in the dataset, without links to elsewhere."""
+
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            FileMissing: there is no such file.
+        """
+
+    def open(self, name: str) -> BufferedIOBase:
+        """A file for reading.
+
+        Raises:
+            FileMissing: there is no such file.
+            CounterpoiseError: it cannot be read.
+        """
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A whole small file; one above the limit (bytes) is refused as damaged."""
+
+    def staging(self) -> Staging[Any]:
+        """A with-block in which files are staged and published."""
+
+    def remove(self, name: str) -> None:
+        """Remove a left-over file."""
+
+    def quarantine(self, name: str) -> str:
+        """Move a file to `quarantine/` inside the dataset, beside what is there already; returns its new name.
+
+        Raises:
+            FileMissing: there is no such file.
+        """
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Hold off writers inside the block; yields False if one is at work (a killed writer is not).
+
+        A place without locks yields True: there, `recent` has to tell what a writer may be writing.
+        """
+
+    def turn(self, folder: str) -> AbstractContextManager[None]:
+        """Wait until nobody else is in such a block of this folder, so that what is read may be written changed.
+
+        A place without locks does not wait: only what may get lost is to be written so.
+        """
+
+    def recent(self, name: str) -> bool:
+        """May a left-over be a file that a writer at work is about to publish?"""
+
+    def unfinished(self) -> list[str]:
+        """Uploads that were begun and never ended, under names that `recent` and `remove` take."""
 
 
 def fault_point(name: str) -> None:
@@ -35,21 +139,39 @@ def fault_point(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def open_backend(dataset: str | os.PathLike[str]) -> LocalBackend:
+def open_backend(dataset: str | os.PathLike[str], anew: bool = False) -> Backend:
     """The place that a path or URI names.
+
+    Args:
+        dataset: a folder or URI.
+        anew: read every byte from the place itself, none that this process remembers of it.
 
     Raises:
         CounterpoiseError: a URI of a kind that cannot hold a dataset yet.
     """
+    from .local import LocalBackend
+
     text = os.fspath(dataset)
     if text.startswith("file://"):
         return LocalBackend(Path(unquote(urlsplit(text).path)))
+    if text.startswith("s3://"):
+        from .objects import object_backend
+
+        return object_backend(text, anew)
     if "://" in text:
         kind = text.split("://", 1)[0]
-        raise CounterpoiseError(f"{text}: datasets on {kind}:// are not supported yet; give a local folder.")
+        raise CounterpoiseError(
+            f"{text}: datasets on {kind}:// are not supported; give a local folder or s3://BUCKET/NAME."
+        )
     if not text:
         raise CounterpoiseError("The dataset's path is empty: give a folder.")
     return LocalBackend(Path(text))
+
+
+def quarantine_names(name: str) -> Iterator[str]:
+    """Names that a quarantined file may get, the first that is free counts."""
+    plain = f"{QUARANTINE}/{name.rpartition('/')[2]}"
+    return itertools.chain([plain], (f"{plain}.{number}" for number in itertools.count(1)))
 
 
 def explain(error: OSError, where: str) -> CounterpoiseError:
@@ -66,182 +188,3 @@ def explain(error: OSError, where: str) -> CounterpoiseError:
     else:
         cure = "see to the disk and run the same command again; finished shards stay"
     return CounterpoiseError(f"{where}: {reason}. Cause and cure: {cure}.")
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A file written whole and synced under a passing name."""
-
-    path: Path
-    bytes: int
-    sha256: str
-
-
-class LocalBackend:
-    """A dataset in a local folder; names are relative and use "/"."""
-
-    def __init__(self, root: Path) -> None:
-        """Nothing is created before something is staged."""
-        self.root = root
-
-    def __str__(self) -> str:
-        """The folder as the user gave it."""
-        return str(self.root)
-
-    def where(self, name: str) -> str:
-        """A name inside the dataset as a path for messages and for other readers."""
-        return str(self.root / name)
-
-    def exists(self, name: str) -> bool:
-        """Is there a file or folder of this name?"""
-        return (self.root / name).exists()
-
-    def names(self, folder: str = "") -> list[str]:
-        """Sorted names in a folder of the dataset; none if there is no such folder."""
-        try:
-            return sorted(os.listdir(self.root / folder))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise explain(error, self.where(folder)) from error
-
-    def open(self, name: str) -> BufferedReader:
-        """A file for reading.
-
-        Raises:
-            ShardDamaged: there is no such file.
-            CounterpoiseError: it cannot be read.
-        """
-        try:
-            return (self.root / name).open("rb")
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise ShardDamaged(f"{self.where(name)} is missing.") from error
-        except OSError as error:
-            raise explain(error, self.where(name)) from error
-
-    def read(self, name: str, limit: int) -> bytes:
-        """A whole small file; one above the limit (bytes) is refused as damaged."""
-        with self.open(name) as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise ShardDamaged(
-                f"{self.where(name)} is damaged: larger than the {limit} bytes that are allowed."
-            )
-        return data
-
-    def staging(self) -> Staging:
-        """A with-block in which files are staged and published; what was only staged goes at its end."""
-        return Staging(self.root)
-
-    def remove(self, name: str) -> None:
-        """Remove a left-over file."""
-        try:
-            (self.root / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise explain(error, self.where(name)) from error
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Hold off writers inside the block; yields False if one is at work (a killed writer is not)."""
-        if not self.root.is_dir():
-            yield True
-            return
-        descriptor = os.open(self.root, os.O_RDONLY)
-        try:
-            yield _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(descriptor)
-
-
-class Staging:
-    """One writer's attempt: stage, check, publish."""
-
-    def __init__(self, root: Path) -> None:
-        """See `LocalBackend.staging`."""
-        self._root = root
-        self._paths: list[Path] = []
-        self._descriptor = -1
-
-    def __enter__(self) -> Staging:
-        """Make the folder and tell `LocalBackend.alone` that a writer is at work."""
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._root, os.O_RDONLY)
-        except OSError as error:
-            raise explain(error, str(self._root)) from error
-        _lock(self._descriptor, fcntl.LOCK_SH)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Remove what was only staged; an error of the file system leaves as a `CounterpoiseError`."""
-        for path in self._paths:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        if isinstance(error, OSError):
-            raise explain(error, str(error.filename or self._root)) from error
-
-    def stage(self, name: str, chunks: Iterable[bytes]) -> Staged:
-        """Write and sync bytes under a passing name beside `name`."""
-        path = self._root / f"{name}{STAGED_MARK}{secrets.token_hex(8)}"
-        _make_folder(path.parent)
-        self._paths.append(path)
-        kind = name.rsplit(".", 1)[-1]
-        digest, size = hashlib.sha256(), 0
-        with path.open("xb") as file:
-            fault_point(f"{kind}.opened")
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                fault_point(f"{kind}.written")
-            file.flush()
-            os.fsync(file.fileno())
-        fault_point(f"{kind}.synced")
-        return Staged(path, size, digest.hexdigest())
-
-    def put(self, staged: Staged, name: str) -> None:
-        """Give a staged file its final name; one of that name is replaced at once, never half."""
-        kind = name.rsplit(".", 1)[-1]
-        fault_point(f"{kind}.before_put")
-        os.replace(staged.path, self._root / name)
-        fault_point(f"{kind}.put")
-        _sync_folder((self._root / name).parent)
-        fault_point(f"{kind}.put_synced")
-
-    def create(self, staged: Staged, name: str) -> bool:
-        """Give a staged file its final name if nobody has it; False, and nothing done, if somebody has."""
-        fault_point("before_create")
-        try:
-            os.link(staged.path, self._root / name)
-        except FileExistsError:
-            return False
-        fault_point("created")
-        _sync_folder((self._root / name).parent)
-        fault_point("created_synced")
-        return True
-
-
-def _lock(descriptor: int, how: int) -> bool:
-    """True if held; file systems without locks count as not held."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError:
-        return False
-    return True
-
-
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

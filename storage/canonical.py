@@ -11,6 +11,7 @@ from typing import Any
 from .errors import ABSENT, CounterpoiseError, ShardDamaged
 
 SEAL = "self_sha256"
+_compact = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def sha256(data: bytes) -> str:
@@ -66,7 +67,7 @@ def canonical(value: object) -> bytes:
 
 def canonical_text(facts: Any) -> str:
     """`canonical` of what is plain already."""
-    return json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _compact(facts)
 
 
 def recipe_hash(mapping: object) -> str:
@@ -76,7 +77,10 @@ def recipe_hash(mapping: object) -> str:
 
 def seal(body: Mapping[str, Any]) -> bytes:
     """A JSON document for people to read, with a hash over itself as its last entry."""
-    return _document({**body, SEAL: sha256(_document(body))})
+    document = _document(body)
+    last = f'"{SEAL}": "{sha256(document)}"\n}}\n'.encode("ascii")
+    start = document[:-3] + b",\n " if body else b"{\n "
+    return start + last
 
 
 def unseal(data: bytes, name: str) -> dict[str, Any]:

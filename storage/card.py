@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from . import card_text as text
 from .backend import open_backend
 from .manifest import DatasetManifest, Where
+from .skewed import SkewJoin
 
 CARD = "README.md"
 _SIZES = [
@@ -17,12 +20,6 @@ _SIZES = [
     (10**6, "100K<n<1M"),
     (10**7, "1M<n<10M"),
 ]
-_OPENRAIL = (
-    "The weights are under CreativeML Open RAIL++-M. Its use-based restrictions (attachment A) travel with "
-    "what is made from the model: do not use these images to exploit or harm people, to discriminate against "
-    "or defame anybody, to spread disinformation, or for medical, legal or law-enforcement decisions about "
-    "anybody; and pass these restrictions on with every copy."
-)
 _READING = """\
 From inside the dataset's folder:
 
@@ -47,11 +44,41 @@ rows = datasets.load_dataset("webdataset", data_files=tars, split="train")
 """
 
 
+_CONFIGS = (
+    {"config_name": "images", "data_files": "shards/*.tar", "default": True},
+    {"config_name": "records", "data_files": "shards/*.parquet"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the files lie and are read; of the dataset itself or of an export.
+
+    Attributes:
+        configs: the hub's `configs`, which say what files a split has.
+        reading: Markdown below "Reading it".
+        tags: further tags.
+        tasks: the hub's task categories.
+        images: how many there are, where that is not the dataset's own count.
+        note: a paragraph on what became of the dataset here.
+    """
+
+    configs: Sequence[Mapping[str, Any]] = _CONFIGS
+    reading: str = _READING
+    tags: tuple[str, ...] = ("webdataset",)
+    tasks: tuple[str, ...] = ("image-classification", "zero-shot-image-classification")
+    images: int | None = None
+    note: str = ""
+
+
 def dataset_card(
     manifest: DatasetManifest,
     yields: Iterable[Mapping[str, Any]],
     shortfalls: Iterable[Mapping[str, Any]],
     model: Mapping[str, Any],
+    verdicts: Iterable[Mapping[str, Any]] = (),
+    skews: Sequence[SkewJoin] = (),
+    layout: Layout | None = None,
 ) -> str:
     """README.md of a dataset; no time in it, so the same dataset gives the same card.
 
@@ -60,72 +87,86 @@ def dataset_card(
         yields: rows of `metadata.yield_by_concept`.
         shortfalls: rows of `metadata.shortfalls`.
         model: "id", "license" and "sha256" of the weights, "use_restrictions" if they have any.
+        verdicts: rows of `metadata.verdict_counts`.
+        skews: what the skew sidecars say, by `skewed.join_skew`.
+        layout: of an export; None for the dataset itself.
     """
-    name = _title(manifest)
+    name, given = dataset_name(manifest), layout or Layout()
     parts = [
-        _front_matter(manifest, name, model),
+        _front_matter(manifest, name, model, given),
         f"# {escape(name)}\n",
         _what(manifest),
-        _labels(),
+        *([f"{given.note}\n"] if given.note else []),
+        f"## What the labels mean\n\n{text.LABELS}\n",
+        f"## Intended use\n\n{_list(text.USES)}\n### Out of scope\n\n{_list(text.OUT_OF_SCOPE)}",
+        f"## Bias and limits\n\n{_list((*text.BIASES, *text.LIMITATIONS))}",
         _yield(list(yields)),
         _short(list(shortfalls), manifest.missing),
         _filters(manifest.header),
+        _verdicts(list(verdicts)),
+        *([_skews(skews)] if skews else []),
+        f"## Provenance\n\n{text.PROVENANCE}\n",
         _model(model),
-        "## Reading it\n\n" + _READING,
+        "## Reading it\n\n" + given.reading,
     ]
     return "\n".join(parts)
 
 
-def write_card(dataset: Where, text: str) -> None:
+def write_card(dataset: Where, card: str) -> None:
     """Put a card into the dataset, whole or not at all."""
     with open_backend(dataset).staging() as staging:
-        staging.put(staging.stage(CARD, [text.encode("utf-8")]), CARD)
+        staging.put(staging.stage(CARD, [card.encode("utf-8")]), CARD)
 
 
-def escape(text: object) -> str:
+def escape(value: object) -> str:
     """Text of others as plain words in a Markdown table: no markup, no new row, no HTML."""
-    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{char}" if char in r"\`*_{}[]()#|!~" else char for char in line)
 
 
-def _title(manifest: DatasetManifest) -> str:
+def dataset_name(manifest: DatasetManifest) -> str:
+    """The spec's name."""
     spec = manifest.header.get("spec")
     return str(spec.get("name", "dataset")) if isinstance(spec, Mapping) else "dataset"
 
 
-def _front_matter(manifest: DatasetManifest, name: str, model: Mapping[str, Any]) -> str:
+def _front_matter(manifest: DatasetManifest, name: str, model: Mapping[str, Any], layout: Layout) -> str:
     """YAML in which every text of others is a JSON string, which YAML reads the same."""
-    images = manifest.counts.get("images", 0)
+    images = manifest.counts.get("images", 0) if layout.images is None else layout.images
     size = next((label for limit, label in _SIZES if images < limit), "n>10M")
+    tags = (*layout.tags, "image", "synthetic", "counterfactual", "fairness")
     lines = [
         "---",
-        f"pretty_name: {json.dumps(name, ensure_ascii=True)}",
+        f"pretty_name: {_quoted(name)}",
         *_license(model),
         f"size_categories:\n- {size}",
-        "task_categories:\n- image-classification\n- zero-shot-image-classification",
+        "task_categories:",
+        *(f"- {task}" for task in layout.tasks),
         "language:\n- en",
-        "tags:\n- webdataset\n- synthetic\n- counterfactual\n- fairness",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
         "configs:",
-        '- config_name: images\n  data_files: "shards/*.tar"\n  default: true',
-        '- config_name: records\n  data_files: "shards/*.parquet"',
+        *(f"- {_quoted(config)}" for config in layout.configs),
         "---\n",
     ]
     return "\n".join(lines)
 
 
+def _quoted(value: object) -> str:
+    """JSON, which is YAML too."""
+    return json.dumps(value, ensure_ascii=True)
+
+
 def _license(model: Mapping[str, Any]) -> list[str]:
     """The weights' licence where the hub knows its name, "other" with the name given where not."""
-    given = str(model.get("license") or "unknown")
-    if _is_openrail(given):
-        return ["license: openrail++"]
-    if given.lower() in ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "openrail"):
-        return [f"license: {given.lower()}"]
-    return ["license: other", f"license_name: {json.dumps(given, ensure_ascii=True)}"]
+    name = text.hub_license(model)
+    if name:
+        return [f"license: {name}"]
+    return ["license: other", f"license_name: {_quoted(text.license_given(model))}"]
 
 
-def _is_openrail(name: str) -> bool:
-    plain = name.lower().replace(" ", "").replace("-", "")
-    return "openrail++" in plain
+def _list(lines: Iterable[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def _what(manifest: DatasetManifest) -> str:
@@ -139,15 +180,6 @@ def _what(manifest: DatasetManifest) -> str:
         "edited from it; bases were sampled separately.\n\n"
         f"{axes}\n\n"
         f"Made with counterpoise. Dataset `{manifest.dataset_id[:12]}`, shards `{root[:12]}`.\n"
-    )
-
-
-def _labels() -> str:
-    return (
-        "## What the labels mean\n\n"
-        "The values of an axis say **what the prompt asked the picture to look like**. They are prompted "
-        "appearance, never anybody's identity: nobody in these images exists, and no image says how a person "
-        "of any group looks, acts or identifies. Do not use the labels to infer traits of real people.\n"
     )
 
 
@@ -188,21 +220,40 @@ def _filters(header: Mapping[str, Any]) -> str:
         for name, value in part.items()
     ]
     body = _table(("setting", "name", "value"), rows) if rows else "See `dataset.json`.\n"
+    return f"## How it was filtered\n\n{text.FILTERS}\n\n{body}"
+
+
+def _verdicts(rows: list[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "## Verdicts\n\nNobody has judged the kept sets since: `verdicts/` is empty.\n"
+    cells = [[row["reviewer"], row["accepted"], row["rejected"]] for row in rows]
+    told = "Readers and exports leave out every set that one of these files rejects; the counts above do not.\n\n"
+    return f"## Verdicts\n\n{told}" + _table(("file in verdicts/", "sets accepted", "sets rejected"), cells)
+
+
+def _skews(found: Sequence[SkewJoin]) -> str:
+    columns = ("file", "images", "with skew", "mean skew", "below 0", "at 0", "above 0")
+    rows = []
+    for one in found:
+        total = one.total
+        shares = [
+            "" if total[name] is None else f"{total[name]:.0%}" for name in ("negative", "zero", "positive")
+        ]
+        mean = "" if total["mean_skew"] is None else f"{total['mean_skew']:.3g}"
+        rows.append([one.name, total["images"], total["with_skew"], mean, *shares])
     return (
-        "## How it was filtered\n\n"
-        "Each candidate set was scored and rejected whole if a score broke its limit. Rejected candidates "
-        "are in the Parquet files with their scores and the reason, without an image. Empty scores were not "
-        "computed.\n\n" + body
+        "## Instance skew\n\n"
+        "What models at one state of their weights make of the kept images, by key; shares are of the images with a "
+        "skew.\n\n" + _table(columns, rows)
     )
 
 
 def _model(model: Mapping[str, Any]) -> str:
-    given = str(model.get("license") or "unknown")
     rows = [
         ["weights", model.get("id", "unknown")],
         ["sha256", model.get("sha256", "unknown")],
-        ["licence", given],
+        ["licence", text.license_given(model)],
     ]
-    restrictions = str(model.get("use_restrictions") or (_OPENRAIL if _is_openrail(given) else ""))
-    text = f"\n**Use restrictions.** {escape(restrictions)}\n" if restrictions else ""
-    return "## Weights and licence\n\n" + _table(("", ""), rows) + text
+    restrictions = text.use_restrictions(model)
+    told = f"\n**Use restrictions.** {escape(restrictions)}\n" if restrictions else ""
+    return "## Weights and licence\n\n" + _table(("", ""), rows) + told

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import CounterpoiseError
-from .records import MAX_CELLS, SCORES, SET_ID, Sample, sample_key
+from .records import MAX_CELLS, NAME, SCORES, SET_ID, Sample, sample_key
 
 Axes = Mapping[str, Sequence[str]]
 _SAME_IN_A_SET = ("split", "concept", "concept_group")
@@ -103,6 +103,9 @@ def _state_problem(sample: Sample) -> str | None:
     for text in (*texts, *more):
         if not isinstance(text, str) or "\0" in text or not _is_unicode(text):
             return f"{text!r} is not text that can be stored."
+    for name, text in (("split", sample.split), ("concept", sample.concept)):
+        if not NAME.fullmatch(text):
+            return f"{name} {text!r} has to match {NAME.pattern}."
     return None
 
 

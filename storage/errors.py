@@ -2,6 +2,8 @@
 
 CounterpoiseError            bad input or state that the user can mend; its text is one line for the terminal
   ShardDamaged               a file of a dataset is missing, cut short, changed or foreign
+    FileMissing              it is missing
+  SideFileBad                a file beside the shards (skew, verdicts) is damaged, or no such file
   DatasetMismatch            what is stored was made from other settings; says which field, and both values
 """
 
@@ -16,6 +18,14 @@ class CounterpoiseError(ValueError):
 
 class ShardDamaged(CounterpoiseError):
     """A file of a dataset is missing, cut short, changed, or belongs to another dataset."""
+
+
+class FileMissing(ShardDamaged):
+    """A file of a dataset is missing."""
+
+
+class SideFileBad(CounterpoiseError):
+    """A file beside the shards is damaged or no such file; the shards are none the worse for it."""
 
 
 class DatasetMismatch(CounterpoiseError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .errors import CounterpoiseError
+from .provenance import SYNTHETIC, Provenance, software, xmp_clock, xmp_packet
 
 MAX_PIXELS = 64 * 2**20
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -14,11 +16,43 @@ _CLOCKS = {"creation time", "date:create", "date:modify", "date:timestamp"}
 _EXIF_CLOCKS = (0x0132, 0x9003, 0x9004)
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """RGB PNG without a clock: the same pixels give the same bytes within one environment."""
+_XMP_KEYS = ("XML:com.adobe.xmp", "xmp")
+
+
+def encode_png(image: Image.Image, made: Provenance | None = None) -> bytes:
+    """RGB PNG without a clock: the same pixels and provenance give the same bytes within one environment.
+
+    Args:
+        image: any mode.
+        made: what it was made with; written as XMP and as plain text, both before the pixels.
+    """
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="PNG", compress_level=6)
+    texts = None if made is None else synthetic_png(made)
+    image.convert("RGB").save(buffer, format="PNG", compress_level=6, pnginfo=texts)
     return buffer.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    """The RGB picture of an image file that was checked before."""
+    with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:
+        return image.convert("RGB")
+
+
+def synthetic_png(made: Provenance | None = None) -> PngInfo:
+    """Provenance as XMP and under PNG's own keywords, for readers that know no XMP."""
+    texts = PngInfo()
+    texts.add_text("Software", software())
+    texts.add_text("Disclaimer", f"Synthetic picture, made by a generative model: {SYNTHETIC}")
+    if made is not None:
+        texts.add_itxt("Source", f"{made.model} sha256:{made.weights} seed {made.seed}")
+        texts.add_itxt("Description", made.prompt, lang="en", tkey="Prompt")
+    texts.add_itxt("XML:com.adobe.xmp", xmp_packet(made))
+    return texts
+
+
+def synthetic_xmp() -> bytes:
+    """That a picture is synthetic, for a WebP or JPEG file's XMP."""
+    return xmp_packet().encode("utf-8")
 
 
 def image_suffix(data: bytes) -> str:
@@ -70,7 +104,8 @@ def _clock(image: Image.Image, data: bytes) -> str | None:
     texts = [str(key) for key in image.info if str(key).lower() in _CLOCKS]
     exif = image.getexif()
     tags = [f"EXIF tag {tag:#06x}" for tag in _EXIF_CLOCKS if tag in exif or tag in exif.get_ifd(0x8769)]
-    return next(iter([*texts, *tags]), None)
+    told = [xmp_clock(image.info[key]) for key in _XMP_KEYS if image.info.get(key)]
+    return next(iter([*texts, *tags, *(f"XMP {name}" for name in told if name)]), None)
 
 
 def _has_chunk(data: bytes, kind: bytes) -> bool:

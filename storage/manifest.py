@@ -1,8 +1,8 @@
 """`dataset.json`: what a dataset is made from, and which shards it has.
 
-The shard manifests are the truth: a shard exists when, and only when, its manifest does. `dataset.json` is
-created once, with the header that says what the dataset is made from; finishing only rewrites the list of
-shards in it, which anybody can derive again from the shard manifests.
+The shard manifests are the truth: a shard exists when, and only when, its manifest does. A dataset's header says
+what it is made from; finishing only makes a version with another list of shards, which anybody can derive again
+from the shard manifests.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from .backend import LocalBackend, open_backend
-from .canonical import first_difference, plain, recipe_hash, seal, sha256, unseal
-from .checks import check_axes
-from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
-from .plan import plan_facts, plan_is_sound, plan_rows, plan_table, publish_plan
-from .records import iter_rows, schema, to_parquet
-from .shardfile import MAX_MANIFEST, FileRecord, ShardRecord, read_shard, shard_indices, shard_name
+import pyarrow as pa
+
+from .backend import Backend, fault_point, open_backend
+from .canonical import recipe_hash, sha256
+from .document import HEADER, DatasetManifest, ShardEntry, parse, read_document
+from .errors import CounterpoiseError, FileMissing, ShardDamaged
+from .header import extended, new_header, require_own_shards, require_same
+from .plan import plan_facts, plan_is_sound, plan_table, publish_plan, stored_plan
+from .records import iter_rows, to_parquet
+from .shardfile import FileRecord, ShardRecord, read_shard, shard_indices, shard_name
+from .versions import mend_copy, newest, require_version, save_version
 
 __all__ = [
+    "HEADER",
     "DatasetManifest",
     "FileRecord",
     "ShardEntry",
@@ -30,67 +34,27 @@ __all__ = [
     "finish_dataset",
     "list_shards",
     "load_dataset",
+    "newest_dataset",
     "read_plan",
     "recipe_hash",
     "root_hash",
 ]
 
 Where = str | os.PathLike[str]
-SCHEMA_VERSION = 1
-HEADER = "dataset.json"
-_FORMAT = "counterpoise-dataset"
-_RESERVED = ("format", "schema_version", "dataset_id", "plan", "shards", "counts", "root_sha256")
 _RELIST = "run `counterpoise generate` again to make what is missing and to bring the list up to date"
-_KEEP_IT = "Give the stored value again to continue, or write to another folder."
-
-
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
-    """A shard as `dataset.json` lists it."""
-
-    index: int
-    sha256: str
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetManifest:
-    """`dataset.json` as read.
-
-    Attributes:
-        dataset_id: hash of the header and the plan; every shard manifest carries it.
-        axes: values of every axis, in the order that numbers the cells.
-        header: what `create_dataset` was given (spec, recipe, split rule).
-        plan: rows, shards, bytes and sha256 of plan.parquet, rows_sha256 of what it says.
-        shards, counts, root_sha256: as of the last `finish_dataset`; empty and None before.
-    """
-
-    dataset_id: str
-    axes: Mapping[str, tuple[str, ...]]
-    header: Mapping[str, Any]
-    plan: Mapping[str, Any]
-    shards: tuple[ShardEntry, ...]
-    counts: Mapping[str, int]
-    root_sha256: str | None
-    sha256: str
-
-    @property
-    def missing(self) -> list[int]:
-        """Planned shards that the list does not hold."""
-        listed = {entry.index for entry in self.shards}
-        return [index for index in range(self.plan["shards"]) if index not in listed]
 
 
 def create_dataset(
-    dataset: Where, header: Mapping[str, Any], plan: Sequence[Mapping[str, Any]]
+    dataset: Where, header: Mapping[str, Any], plan: Sequence[Mapping[str, Any]], extend: bool = False
 ) -> DatasetManifest:
     """Make a dataset's header and plan, or make sure that the ones there are the same.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         header: "axes" (mapping of axis to values, whose order numbers the cells) and what else the dataset is
             made from: "spec", "recipe", "split".
         plan: one flat row per planned set, with at least "set_id", "shard", "concept" and "concept_group".
+        extend: the plan may begin with the stored one and go on in shards of its own; the dataset keeps its id.
 
     Raises:
         DatasetMismatch: the folder holds another dataset; names the first field that differs.
@@ -98,145 +62,99 @@ def create_dataset(
     backend = open_backend(dataset)
     table = plan_table(plan)
     content = to_parquet(table)
-    body = _new_header(header, plan_facts(table, content))
-    if not backend.exists(HEADER) and _create_header(backend, body):
+    given = new_header(header, plan_facts(table, content))
+
+    def settle(stored: dict[str, Any] | None) -> dict[str, Any]:
+        if stored is None:
+            require_own_shards(backend, given)
+            return given
+        if extend and stored["plan"]["rows_sha256"] != given["plan"]["rows_sha256"]:
+            return extended(backend, stored, given, table)
+        require_same(backend, stored, given, table)
+        return stored if plan_is_sound(backend, stored["plan"]) else {**stored, "plan": given["plan"]}
+
+    settled = save_version(backend, settle)
+    if not plan_is_sound(backend, settled["plan"]):
         publish_plan(backend, content)
-        return load_dataset(dataset)
-    stored = _read_header(backend)
-    _require_same_header(backend, stored, body, table)
-    if not plan_is_sound(backend, stored["plan"]):
-        publish_plan(backend, content)
-        _rewrite(backend, {**stored, "plan": body["plan"]})
+    # last: until then readers have the old list, whose plan is the beginning of the new one
+    mend_copy(backend)
     return load_dataset(dataset)
 
 
-def _new_header(header: Mapping[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    taken = [name for name in _RESERVED if name in header]
-    if taken or not isinstance(header.get("axes"), Mapping):
-        raise CounterpoiseError(
-            f"header: a mapping 'axes' is wanted and none of {', '.join(_RESERVED)}; got {taken}."
-        )
-    facts = plain(header, "header")
-    check_axes(facts["axes"])
-    schema(list(facts["axes"]))
-    axes = [{"name": name, "values": values} for name, values in facts.pop("axes").items()]
-    identity = {"header": facts, "axes": axes, "plan": plan["rows_sha256"]}
-    start = {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "dataset_id": recipe_hash(identity)}
-    return {**start, "axes": axes, **facts, "plan": plan, "shards": [], "counts": {}, "root_sha256": None}
-
-
-def _create_header(backend: LocalBackend, body: dict[str, Any]) -> bool:
-    """True if this call made it. Shards that lost their header may only get back their own."""
-    for index in shard_indices(backend):
-        other = read_shard(backend, index).dataset_id
-        if other != body["dataset_id"]:
-            where = backend.where(shard_name(index))
-            raise DatasetMismatch(where, "dataset_id", other, body["dataset_id"], _KEEP_IT)
-    with backend.staging() as staging:
-        return staging.create(staging.stage(HEADER, [seal(body)]), HEADER)
-
-
-def _rewrite(backend: LocalBackend, body: dict[str, Any]) -> None:
-    content = seal(body)
-    if content != backend.read(HEADER, MAX_MANIFEST):
-        with backend.staging() as staging:
-            staging.put(staging.stage(HEADER, [content]), HEADER)
-
-
-def _require_same_header(
-    backend: LocalBackend, stored: dict[str, Any], given: dict[str, Any], plan: Any
-) -> None:
-    if stored["dataset_id"] == given["dataset_id"]:
-        return
-    skipped = ("dataset_id", "plan", "shards", "counts", "root_sha256")
-    old = {name: value for name, value in stored.items() if name not in skipped}
-    new = {name: given[name] for name in ("spec", *given) if name in given and name not in skipped}
-    difference = first_difference(old, new)
-    if difference is None:
-        difference = _plan_difference(backend, stored, given, plan)
-    raise DatasetMismatch(backend.where(HEADER), *difference, _KEEP_IT)
-
-
-def _plan_difference(
-    backend: LocalBackend, stored: dict[str, Any], given: dict[str, Any], plan: Any
-) -> tuple[str, object, object]:
-    """Where two plans of equal headers differ; only their hashes can be told if the stored one is lost."""
-    hashes = ("plan", stored["plan"]["rows_sha256"], given["plan"]["rows_sha256"])
-    if not plan_is_sound(backend, stored["plan"]):
-        return hashes
-    rows = list(plan_rows(backend, stored["plan"]))
-    return first_difference(rows, list(iter_rows(plan)), "plan") or hashes
-
-
-def _read_header(backend: LocalBackend) -> dict[str, Any]:
-    where = backend.where(HEADER)
-    if not backend.exists(HEADER):
-        raise CounterpoiseError(
-            f"{backend} holds no {HEADER}: give a dataset's folder, or make one with `counterpoise generate`."
-        )
-    body = unseal(backend.read(HEADER, MAX_MANIFEST), where)
-    version = body.get("schema_version")
-    if body.get("format") != _FORMAT or version != SCHEMA_VERSION:
-        raise CounterpoiseError(
-            f"{where}: format {body.get('format')!r} version {version!r}; this program reads {_FORMAT!r} "
-            f"version {SCHEMA_VERSION}. Use the program that wrote it."
-        )
-    _parse(body, where)
-    return body
-
-
-def load_dataset(dataset: Where) -> DatasetManifest:
-    """Read `dataset.json`.
+def load_dataset(dataset: Where, version: int | None = None) -> DatasetManifest:
+    """Read `dataset.json`, or one of the versions that it had.
 
     Raises:
-        CounterpoiseError: there is none, or one of another version.
+        CounterpoiseError: there is none, or one that another version of the program wrote.
         ShardDamaged: it was changed or cut short.
     """
     backend = open_backend(dataset)
-    body = _read_header(backend)
-    return _parse(body, backend.where(HEADER))
-
-
-def _parse(body: Mapping[str, Any], where: str) -> DatasetManifest:
+    name = HEADER if version is None else require_version(backend, version)
     try:
-        return DatasetManifest(
-            dataset_id=body["dataset_id"],
-            axes={axis["name"]: tuple(axis["values"]) for axis in body["axes"]},
-            header={name: value for name, value in body.items() if name not in (*_RESERVED, "axes")},
-            plan={**body["plan"], "shards": int(body["plan"]["shards"])},
-            shards=tuple(ShardEntry(**entry) for entry in body["shards"]),
-            counts=body["counts"],
-            root_sha256=body["root_sha256"],
-            sha256=sha256(seal(body)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardDamaged(f"{where} is damaged: {error} is missing or of another kind.") from error
+        body = read_document(backend, name)
+    except FileMissing as error:
+        raise _missing(backend) from error
+    return parse(body, backend.where(name))
 
 
-def read_plan(dataset: Where) -> list[dict[str, Any]]:
-    """Rows of the plan, in order.
+def newest_dataset(dataset: Where) -> DatasetManifest | None:
+    """What writers go by: `load_dataset` but for a writer that was killed; None where there is no dataset."""
+    backend = open_backend(dataset)
+    body = newest(backend)
+    return None if body is None else parse(body, backend.where(HEADER))
+
+
+def _missing(backend: Backend) -> CounterpoiseError:
+    return CounterpoiseError(
+        f"{backend} holds no {HEADER}: give a dataset's folder or URI, or make one with `counterpoise generate`."
+    )
+
+
+def read_plan(dataset: Where, version: int | None = None) -> list[dict[str, Any]]:
+    """Rows of the plan, in order; of a version's plan if one is named.
 
     Raises:
         ShardDamaged: plan.parquet is missing or not the one that `dataset.json` names.
     """
-    backend = open_backend(dataset)
-    return list(plan_rows(backend, load_dataset(dataset).plan))
+    return list(iter_rows(plan_of(open_backend(dataset), load_dataset(dataset, version))))
+
+
+def plan_of(backend: Backend, manifest: DatasetManifest) -> pa.Table:
+    """The plan of a manifest; where the dataset was extended since, the beginning of its present one."""
+    try:
+        return stored_plan(backend, manifest.plan)
+    except ShardDamaged:
+        body = newest(backend)
+        if body is None or body["plan"]["rows"] <= manifest.plan["rows"]:
+            raise
+        return stored_plan(backend, manifest.plan, later=body["plan"])
 
 
 def finish_dataset(dataset: Where) -> DatasetManifest:
-    """Bring the list of shards, the counts and the root hash up to date; same shards, same bytes."""
+    """Bring the list of shards, the counts and the root hash up to date; same shards, no new version."""
     backend = open_backend(dataset)
-    body = _read_header(backend)
-    records = [read_shard(backend, index, body["dataset_id"]) for index in shard_indices(backend)]
+
+    def settle(stored: dict[str, Any] | None) -> dict[str, Any]:
+        if stored is None:
+            raise _missing(backend)
+        return {**stored, **_listed(backend, stored["dataset_id"])}
+
+    save_version(backend, settle)
+    mend_copy(backend)
+    fault_point("relisted")
+    return load_dataset(dataset)
+
+
+def _listed(backend: Backend, dataset_id: str) -> dict[str, Any]:
+    """The shards that are there, as a header lists them."""
+    records = [read_shard(backend, index, dataset_id) for index in shard_indices(backend)]
     entries = [
         {"index": shard.index, "sha256": shard.sha256, "counts": dict(shard.counts)} for shard in records
     ]
     total: Counter[str] = Counter()
     for shard in records:
         total.update(shard.counts)
-    changes = {"shards": entries, "counts": dict(sorted(total.items())), "root_sha256": root_hash(records)}
-    _rewrite(backend, {**body, **changes})
-    return load_dataset(dataset)
+    return {"shards": entries, "counts": dict(sorted(total.items())), "root_sha256": root_hash(records)}
 
 
 def root_hash(shards: Sequence[ShardRecord | ShardEntry]) -> str:
@@ -244,25 +162,29 @@ def root_hash(shards: Sequence[ShardRecord | ShardEntry]) -> str:
     return sha256("".join(f"{shard.sha256}\n" for shard in shards).encode("ascii"))
 
 
-def list_shards(dataset: Where) -> list[ShardRecord]:
-    """The finished shards, by their manifests.
+def list_shards(dataset: Where, version: int | None = None) -> list[ShardRecord]:
+    """The finished shards, by their manifests; those of a version if one is named.
 
     Raises:
         ShardDamaged: a manifest is damaged, of another dataset, or not the one that `dataset.json` lists.
     """
-    backend = open_backend(dataset)
-    manifest = load_dataset(dataset)
-    records = [read_shard(backend, index, manifest.dataset_id) for index in shard_indices(backend)]
-    lost = {entry.index for entry in manifest.shards} - {record.index for record in records}
-    if lost:
-        where = backend.where(shard_name(min(lost)))
+    return shards_of(open_backend(dataset), load_dataset(dataset, version), only_listed=version is not None)
+
+
+def shards_of(backend: Backend, manifest: DatasetManifest, only_listed: bool = False) -> list[ShardRecord]:
+    """`list_shards` of a dataset whose manifest is read; all that are there, or only those that it lists."""
+    present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
+    if listed - present:
+        where = backend.where(shard_name(min(listed - present)))
         raise ShardDamaged(f"{where} is missing, though {HEADER} lists it: {_RELIST}.")
+    wanted = sorted(listed if only_listed else present)
+    records = [read_shard(backend, index, manifest.dataset_id) for index in wanted]
     for record in records:
         require_listed(backend, manifest, record)
     return records
 
 
-def require_listed(backend: LocalBackend, manifest: DatasetManifest, record: ShardRecord) -> None:
+def require_listed(backend: Backend, manifest: DatasetManifest, record: ShardRecord) -> None:
     """Refuse a shard manifest other than the one that `dataset.json` lists; one not listed yet is fine.
 
     Raises:

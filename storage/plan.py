@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import canonical, plain, sha256
 from .errors import CounterpoiseError, ShardDamaged
 from .records import iter_rows
+from .shardfile import MAX_SHARDS
 
 PLAN = "plan.parquet"
 MAX_PLAN = 2**31
+MAX_ROWS = 2**27
+MAX_TABLE = 2**32
 NEEDED = {"set_id", "shard", "concept", "concept_group"}
 
 
@@ -38,6 +43,10 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     shards = {row["shard"] for row in rows}
     if shards != set(range(len(shards))):
         raise CounterpoiseError("The plan's shards have to be numbered from 0 without gaps.")
+    if len(shards) > MAX_SHARDS:
+        raise CounterpoiseError(
+            f"The plan has {len(shards)} shards: at most {MAX_SHARDS} are listed; put more sets in each."
+        )
     try:
         return pa.Table.from_pylist([plain(row, "plan") for row in rows])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -48,21 +57,26 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def plan_facts(table: pa.Table, content: bytes) -> dict[str, Any]:
     """What `dataset.json` says about the plan; `rows_sha256` is of what it says, `sha256` of the file."""
-    digest, shards = hashlib.sha256(), 0
-    for row in iter_rows(table):
-        digest.update(canonical(row) + b"\n")
-        shards = max(shards, row["shard"] + 1)
+    shards = max(row["shard"] for row in iter_rows(table)) + 1
     file = {"bytes": len(content), "sha256": sha256(content)}
-    return {"rows": table.num_rows, "shards": shards, "rows_sha256": digest.hexdigest(), **file}
+    return {"rows": table.num_rows, "shards": shards, "rows_sha256": rows_hash(iter_rows(table)), **file}
 
 
-def publish_plan(backend: LocalBackend, content: bytes) -> None:
+def rows_hash(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hash of what a plan says, however it is stored."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(canonical(row) + b"\n")
+    return digest.hexdigest()
+
+
+def publish_plan(backend: Backend, content: bytes) -> None:
     """Write the plan; it follows from the header, so writing it again is harmless."""
     with backend.staging() as staging:
         staging.put(staging.stage(PLAN, [content]), PLAN)
 
 
-def plan_bytes(backend: LocalBackend, facts: Mapping[str, Any]) -> bytes:
+def plan_bytes(backend: Backend, facts: Mapping[str, Any]) -> bytes:
     """The plan file, if it is the one that `dataset.json` names.
 
     Raises:
@@ -77,7 +91,7 @@ def plan_bytes(backend: LocalBackend, facts: Mapping[str, Any]) -> bytes:
     return content
 
 
-def plan_is_sound(backend: LocalBackend, facts: Mapping[str, Any]) -> bool:
+def plan_is_sound(backend: Backend, facts: Mapping[str, Any]) -> bool:
     """Is the plan there, and the one that is meant?"""
     try:
         plan_bytes(backend, facts)
@@ -86,16 +100,112 @@ def plan_is_sound(backend: LocalBackend, facts: Mapping[str, Any]) -> bool:
     return True
 
 
-def plan_rows(backend: LocalBackend, facts: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def stored_plan(
+    backend: Backend, facts: Mapping[str, Any], later: Mapping[str, Any] | None = None
+) -> pa.Table:
+    """The plan that a version names, from its file or from the file of a `later` version that goes on from it.
+
+    Raises:
+        ShardDamaged: the file is missing or not the one that is named.
+    """
+    table = read_table(plan_bytes(backend, later or facts), backend.where(PLAN)).slice(0, facts["rows"])
+    if later and rows_hash(iter_rows(table)) != facts["rows_sha256"]:
+        raise ShardDamaged(
+            f"{backend.where(PLAN)} is not the plan of this version, nor does it go on from it."
+        )
+    return table
+
+
+def plan_rows(backend: Backend, facts: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """Rows of a sound plan, in order."""
-    return iter_rows(read_table(plan_bytes(backend, facts), backend.where(PLAN)))
+    return iter_rows(stored_plan(backend, facts))
 
 
-def read_table(content: bytes, where: str) -> pa.Table:
-    """Parquet from memory, on one thread."""
+def read_table(content: bytes, where: str, columns: list[str] | None = None) -> pa.Table:
+    """Parquet from memory, on one thread; all columns, or those that are named.
+
+    Raises:
+        ShardDamaged: it is no whole Parquet, or more than `MAX_ROWS` or `MAX_TABLE` when decoded.
+    """
     try:
-        table = pq.read_table(pa.BufferReader(content), use_threads=False, page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        check_footer(file.metadata, where)
+        _check_decoded(file.metadata, content, where, columns)
+        table = _read_groups(file, where, columns)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ShardDamaged(f"{where} is damaged: not a whole Parquet file ({error}).") from error
     return table
+
+
+def check_footer(footer: pq.FileMetaData, where: str) -> None:
+    """Refuse a Parquet of more rows or bytes than any that was written here.
+
+    Raises:
+        ShardDamaged: says how many it claims.
+    """
+    size = sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
+    if footer.num_rows > MAX_ROWS or size > MAX_TABLE:
+        raise ShardDamaged(
+            f"{where} is refused: {footer.num_rows} rows of {size} bytes, at most {MAX_ROWS} of {MAX_TABLE} are read."
+        )
+
+
+def _check_decoded(footer: pq.FileMetaData, content: bytes, where: str, wanted: list[str] | None) -> None:
+    """Refuse columns that dictionaries make large: few bytes stored, many when decoded."""
+    groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+    chunks = [list(map(group.column, range(group.num_columns))) for group in groups]
+    if wanted is not None:
+        chunks = [
+            [one for one in group if one.path_in_schema.partition(".")[0] in wanted] for group in chunks
+        ]
+    # no value is longer than all of its chunk; the dictionaries are looked at only where that does not tell enough
+    if sum(_decoded(one, one.total_uncompressed_size) for group in chunks for one in group) <= MAX_TABLE:
+        return
+    size = 0
+    for group, columns in enumerate(chunks):
+        longest = _longest(content, group, [one.path_in_schema for one in columns if _is_text(one)])
+        size += sum(
+            _decoded(one, longest.get(one.path_in_schema, one.total_uncompressed_size)) for one in columns
+        )
+    if size > MAX_TABLE:
+        raise ShardDamaged(
+            f"{where} is refused: up to {size} bytes when decoded, at most {MAX_TABLE} are read."
+        )
+
+
+def _is_text(chunk: pq.ColumnChunkMetaData) -> bool:
+    return str(chunk.physical_type) == "BYTE_ARRAY"
+
+
+def _decoded(chunk: pq.ColumnChunkMetaData, longest: int) -> int:
+    """Bytes that a column of a row group has at most, if it is text by its longest value."""
+    fixed = str(chunk.physical_type) != "FIXED_LEN_BYTE_ARRAY" and not _is_text(chunk)
+    return int(chunk.num_values * (8 if fixed else longest + 4))
+
+
+def _longest(content: bytes, group: int, names: list[str]) -> dict[str, int]:
+    """Bytes of the longest value in the dictionary of each text column that has one."""
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=names)
+    flat = [name for name in names if name in file.schema_arrow.names]
+    found: dict[str, int] = {}
+    for batch in itertools.islice(
+        file.iter_batches(1, row_groups=[group], columns=flat, use_threads=False), 1
+    ):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if pa.types.is_dictionary(column.type):
+                found[name] = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+    return found
+
+
+def _read_groups(file: pq.ParquetFile, where: str, columns: list[str] | None) -> pa.Table:
+    """All row groups, one at a time, as long as they fit."""
+    if file.num_row_groups < 2:
+        return file.read(columns=columns, use_threads=False)
+    tables, size = [], 0
+    for group in range(file.num_row_groups):
+        tables.append(file.read_row_group(group, columns=columns, use_threads=False))
+        size += tables[-1].nbytes
+        if size > MAX_TABLE:
+            raise ShardDamaged(f"{where} is refused: more than {MAX_TABLE} bytes when decoded.")
+    return pa.concat_tables(tables)

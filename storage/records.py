@@ -14,6 +14,7 @@ from .canonical import canonical_text, sha256
 from .errors import CounterpoiseError
 
 SET_ID = re.compile(r"[a-z0-9_]{1,90}")
+NAME = re.compile(r"[a-z0-9_]{1,90}")
 AXIS = re.compile(r"[a-z][a-z0-9_]{0,62}")
 MAX_CELLS = 100
 
@@ -163,8 +164,12 @@ def sample_json(sample: Sample) -> bytes:
 
 def row_json(row: Mapping[str, Any]) -> bytes:
     """`sample_json` from a row."""
-    facts = {name: value for name, value in row.items() if name not in _NOT_IN_JSON}
-    return canonical_text(facts).encode("utf-8")
+    return canonical_text({name: row[name] for name in row.keys() - _NOT_IN_JSON}).encode("utf-8")
+
+
+def compared_columns(axes: Sequence[str]) -> list[str]:
+    """Columns of a row that `row_json` and the image's hash speak of."""
+    return [name for name in schema(axes).names if name not in _NOT_IN_JSON]
 
 
 def to_parquet(table: pa.Table) -> bytes:

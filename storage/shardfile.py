@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import LocalBackend
+from .backend import Backend
 from .canonical import plain, recipe_hash, seal, sha256, unseal
 from .errors import ShardDamaged
 
@@ -15,8 +15,9 @@ SHARDS = "shards"
 MAX_MANIFEST = 2**28
 MAX_SHARDS = 10**5
 SHARD_MANIFEST = re.compile(r"([0-9]{5})\.json")
-_DATA = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
+DATA_FILE = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
 _FORMAT = "counterpoise-shard-1"
+_FILE = {"name": str, "bytes": int, "sha256": str}
 AGAIN = "delete that manifest and run `counterpoise generate` again to make the shard anew"
 
 
@@ -67,7 +68,7 @@ def shard_name(index: int) -> str:
     return f"{SHARDS}/{index:05d}.json"
 
 
-def shard_indices(backend: LocalBackend) -> list[int]:
+def shard_indices(backend: Backend) -> list[int]:
     """Indices of the shard manifests that are there."""
     matches = (SHARD_MANIFEST.fullmatch(name) for name in backend.names(SHARDS))
     return [int(match[1]) for match in matches if match]
@@ -85,7 +86,7 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-def read_shard(backend: LocalBackend, index: int, dataset_id: str | None = None) -> ShardRecord:
+def read_shard(backend: Backend, index: int, dataset_id: str | None = None) -> ShardRecord:
     """A shard manifest whose own hash holds, that names this shard's files, and is the given dataset's.
 
     Raises:
@@ -106,7 +107,28 @@ def read_shard(backend: LocalBackend, index: int, dataset_id: str | None = None)
     return record
 
 
+def require_kinds(facts: Any, kinds: Mapping[str, type]) -> None:
+    """Refuse facts of a manifest that are missing or of another kind; a mapping is one of text to whole numbers.
+
+    Raises:
+        KeyError, TypeError: names the first.
+    """
+    if type(facts) is not dict:
+        raise TypeError(f"{facts!r:.40}")
+    for name, kind in kinds.items():
+        value = facts[name]
+        numbers = value.values() if type(value) is dict else [value] if kind is int else []
+        if type(value) is not kind or any(type(one) is not int or one < 0 for one in numbers):
+            raise TypeError(f"{name} {value!r:.40}")
+
+
 def _record(body: Mapping[str, Any], digest: str) -> ShardRecord:
+    require_kinds(body, {"index": int, "dataset_id": str, "counts": dict, "recipe_sha256": str})
+    for name in ("parquet",) if body["tar"] is None else ("parquet", "tar"):
+        require_kinds(body[name], _FILE)
+    for name in ("recipe", "environment"):
+        if type(body[name]) is not dict:
+            raise TypeError(f"{name} {body[name]!r:.40}")
     rest = {name: value for name, value in body.items() if name not in ("tar", "parquet", "format")}
     tar = None if body["tar"] is None else FileRecord(**body["tar"])
     return ShardRecord(**rest, tar=tar, parquet=FileRecord(**body["parquet"]), sha256=digest)
@@ -115,7 +137,7 @@ def _record(body: Mapping[str, Any], digest: str) -> ShardRecord:
 def _is_own(record: ShardRecord, index: int, kind: str) -> bool:
     files = [(record.parquet, "parquet"), *([(record.tar, "tar")] if record.tar else [])]
     for file, suffix in files:
-        match = _DATA.fullmatch(file.name)
+        match = DATA_FILE.fullmatch(file.name)
         if match is None or match.groups() != (f"{index:05d}", file.sha256[:12], suffix) or file.bytes < 0:
             return False
     recipe_is_own = record.recipe_sha256 == recipe_hash(record.recipe)

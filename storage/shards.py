@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from .backend import LocalBackend, Staged, Staging, open_backend
+from .backend import Backend, Staged, Staging, open_backend
 from .canonical import first_difference, plain
 from .checks import check_samples
 from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
 from .images import image_suffix
-from .manifest import DatasetManifest, Where, load_dataset
-from .reading import check_bytes, check_present, decode, pair_up, read_samples
+from .manifest import DatasetManifest, Where, load_dataset, newest_dataset
+from .quarantine import check_bytes, damaged_files, dispose
+from .reading import check_present, decode, pair_up, read_samples
 from .records import Sample, from_row, row_json, rows_to_parquet, to_row
 from .shardfile import SHARDS, ShardRecord, read_shard, shard_manifest, shard_name
 from .tarball import tar_blocks
 
-__all__ = ["EnvironmentDiffers", "publish_shard", "read_samples", "resume_check"]
+__all__ = ["EnvironmentDiffers", "ShardIncomplete", "publish_shard", "read_samples", "resume_check"]
 
 Row = dict[str, Any]
+_ELSEWHERE = "Go on where it was made, or allow shards from several environments."
 
 
 class EnvironmentDiffers(UserWarning):
     """A shard was made in another environment; its bytes may differ from what this one would make."""
+
+
+class ShardIncomplete(UserWarning):
+    """A finished shard lacks a data file, or had a damaged one, and is made again."""
 
 
 def publish_shard(
@@ -38,13 +45,18 @@ def publish_shard(
     """Write a shard, read it back, and commit it by creating its manifest; the first to do so wins.
 
     The bytes depend on the samples, the recipe and the environment, not on the order of the samples. The
-    manifest holds no time and no attempt. A second writer gets the first one's record, with `already` set.
+    manifest holds no time and no attempt. A second writer gets the first one's record, with `already` set; so does
+    one that puts back data files which the first one's manifest names.
 
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
-        CounterpoiseError: a sample or set cannot be stored, or the disk refuses; nothing is left behind.
+        ShardDamaged: the shard is there without its data files, and this environment makes others.
+        CounterpoiseError: a sample or set cannot be stored, or the place refuses. Nothing is published then; data
+            files that had their names already stay until the same again takes them, or `verify.clean` removes them.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
+    if index >= manifest.plan["shards"]:  # an extension that another writer's late copy hides for a moment
+        manifest = newest_dataset(dataset) or manifest
     _check_place(manifest, index, axes)
     settings = plain(recipe, "recipe")
     ordered = check_samples(samples, manifest.axes, settings)
@@ -57,12 +69,16 @@ def publish_shard(
         facts |= {"recipe": settings, "environment": dict(environment)}
         body = shard_manifest({**facts, "tar": None, **names})
         commit = staging.stage(shard_name(index), [body])
-        for kind, staged in files.items():
-            staging.put(staged, f"{SHARDS}/{names[kind]['name']}")
+        data = {f"{SHARDS}/{names[kind]['name']}": staged for kind, staged in files.items()}
+        for name, staged in data.items():
+            staging.put(staged, name)
+            _check_stored(backend, index, name, staged)
         created = staging.create(commit, shard_name(index))
-    record = read_shard(backend, index, manifest.dataset_id)
+        record = read_shard(backend, index, manifest.dataset_id)
+        if created:
+            _keep(backend, staging, data)
     if not created:
-        _yield_to(backend, record, settings, [facts["name"] for facts in names.values()])
+        _yield_to(backend, record, settings, environment, [one["name"] for one in names.values()])
     return replace(record, already=not created)
 
 
@@ -73,12 +89,14 @@ def _check_place(manifest: DatasetManifest, index: int, axes: Sequence[str]) -> 
         raise CounterpoiseError(f"axes {list(axes)}: the dataset has {list(manifest.axes)}, in this order.")
 
 
-def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[str]) -> dict[str, Staged]:
+def _stage_data(
+    staging: Staging[Any], index: int, samples: list[Sample], axes: list[str]
+) -> dict[str, Staged]:
     """Parquet and (if anything was kept) tar, written and read back."""
     rows = [to_row(sample) for sample in samples]
     files = {"parquet": staging.stage(f"{SHARDS}/{index:05d}.parquet", [rows_to_parquet(rows, axes)])}
     if any(sample.kept for sample in samples):
-        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(_tar_content(samples, rows)))
+        files["tar"] = staging.stage(f"{SHARDS}/{index:05d}.tar", tar_blocks(tar_content(samples, rows)))
     try:
         _read_back(files, samples, rows, axes)
     except ShardDamaged as error:
@@ -89,7 +107,8 @@ def _stage_data(staging: Staging, index: int, samples: list[Sample], axes: list[
     return files
 
 
-def _tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+def tar_content(samples: list[Sample], rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+    """Members of a tar, in order: of every kept sample its image and its record."""
     for sample, row in zip(samples, rows, strict=True):
         if sample.image is not None:
             image = (f"{sample.key}.{_suffix(sample)}", sample.image)
@@ -106,15 +125,36 @@ def _suffix(sample: Sample) -> str:
 def _read_back(files: Mapping[str, Staged], samples: list[Sample], rows: list[Row], axes: list[str]) -> None:
     """Open the staged files as a reader would, compare every value, decode every image."""
     parquet, tar = files["parquet"], files.get("tar")
-    with parquet.path.open("rb") as table, (tar or parquet).path.open("rb") as images:
-        check_bytes(table, parquet.bytes, parquet.sha256, str(parquet.path))
-        if tar:
-            check_bytes(images, tar.bytes, tar.sha256, str(tar.path))
-        stored = pair_up(table.read(), images if tar else None, axes, "the staged shard")
+    with ExitStack() as opened:
+        table = opened.enter_context(parquet.open())
+        images = opened.enter_context(tar.open()) if tar else None
+        check_bytes(table, parquet.bytes, parquet.sha256, "the staged Parquet")
+        if tar and images:
+            check_bytes(images, tar.bytes, tar.sha256, "the staged tar")
+        stored = pair_up(table.read(), images, axes, "the staged shard")
         for sample, row, found in zip(samples, rows, stored, strict=True):
             if found != from_row(row, axes, sample.image):
                 raise ShardDamaged(f"sample {sample.key!r} reads back differently from what was written.")
             decode(found)
+
+
+def _check_stored(backend: Backend, index: int, name: str, staged: Staged) -> None:
+    """Read a published file back from where readers will read it, unless somebody committed the shard meanwhile."""
+    try:
+        with backend.open(name) as file:
+            check_bytes(file, staged.bytes, staged.sha256, backend.where(name))
+    except ShardDamaged as error:
+        if backend.exists(shard_name(index)):
+            return
+        text = f"{backend.where(name)} reads back otherwise than it was written: see to the store, run again."
+        raise CounterpoiseError(text) from error
+
+
+def _keep(backend: Backend, staging: Staging[Any], data: Mapping[str, Staged]) -> None:
+    """Put back what somebody who cleaned up took for a left-over before the manifest was there."""
+    for name, staged in data.items():
+        if not backend.exists(name):
+            staging.put(staged, name)
 
 
 def _counts(samples: list[Sample]) -> dict[str, int]:
@@ -131,27 +171,49 @@ def _file_facts(index: int, kind: str, staged: Staged) -> dict[str, Any]:
     return {"name": name, "bytes": staged.bytes, "sha256": staged.sha256}
 
 
-def _yield_to(backend: LocalBackend, first: ShardRecord, recipe: dict[str, Any], mine: list[str]) -> None:
+def _yield_to(
+    backend: Backend,
+    first: ShardRecord,
+    recipe: dict[str, Any],
+    environment: Mapping[str, Any],
+    mine: list[str],
+) -> None:
     """Somebody published before us: compare, and take back what the other's manifest does not name."""
-    theirs = {file.name for file in first.files}
-    others = set(mine) - theirs
+    others = set(mine) - {file.name for file in first.files}
     for name in others:
         backend.remove(f"{SHARDS}/{name}")
     _require_same_recipe(backend, first, recipe)
-    check_present(backend, first)
+    where = backend.where(shard_name(first.index))
+    try:
+        check_present(backend, first)
+    except ShardDamaged as error:
+        found = environment_difference(backend, first, environment)
+        text = (
+            f"{error} This environment makes other bytes than the shard's manifest names"
+            f"{f' ({found.field} differs)' if found else ''}: make it again where it was made, or delete {where} to "
+            "accept new bytes."
+        )
+        raise ShardDamaged(text) from error
     if others:
-        where = backend.where(shard_name(first.index))
         text = (
             f"{where}: the shard was there already, with other bytes than this environment makes; it stays."
         )
         warnings.warn(EnvironmentDiffers(text), stacklevel=3)
 
 
-def _require_same_recipe(backend: LocalBackend, record: ShardRecord, recipe: dict[str, Any]) -> None:
+def _require_same_recipe(backend: Backend, record: ShardRecord, recipe: dict[str, Any]) -> None:
     difference = first_difference(dict(record.recipe), recipe, "recipe")
     if difference:
         cure = "Give the stored value again to continue, or write to another folder."
         raise DatasetMismatch(backend.where(shard_name(record.index)), *difference, cure)
+
+
+def environment_difference(
+    backend: Backend, record: ShardRecord, environment: Mapping[str, Any]
+) -> DatasetMismatch | None:
+    """In what a shard's environment differs from this one, for a warning or a refusal."""
+    found = first_difference(dict(record.environment), plain(environment, "environment"), "environment")
+    return DatasetMismatch(backend.where(shard_name(record.index)), *found, _ELSEWHERE) if found else None
 
 
 def resume_check(
@@ -163,23 +225,28 @@ def resume_check(
 ) -> ShardRecord | None:
     """The finished shard, or None if it has still to be made.
 
-    Another environment is a warning (`EnvironmentDiffers`). The data files are looked for, not read.
+    Another environment is a warning (`EnvironmentDiffers`). The data files are looked for, not read: where one is
+    missing, or of another length and thus quarantined, the shard has to be made again (`ShardIncomplete`).
 
     Raises:
         DatasetMismatch: it was made by another recipe or, if `strict`, in another environment.
-        ShardDamaged: its manifest is damaged, or a file is missing or of another length.
+        ShardDamaged: its manifest is damaged.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     if not backend.exists(shard_name(index)):
         return None
     record = read_shard(backend, index, manifest.dataset_id)
     _require_same_recipe(backend, record, plain(recipe, "recipe"))
-    check_present(backend, record)
-    found = first_difference(dict(record.environment), plain(environment, "environment"), "environment")
-    if found:
-        cure = "Go on where it was made, or allow shards from several environments."
-        mismatch = DatasetMismatch(backend.where(shard_name(index)), *found, cure)
-        if strict:
-            raise mismatch
+    mismatch = environment_difference(backend, record, environment)
+    if mismatch and strict:
+        raise mismatch
+    if mismatch:
         warnings.warn(EnvironmentDiffers(str(mismatch)), stacklevel=2)
+    try:
+        check_present(backend, record)
+    except ShardDamaged as error:
+        done = dispose(backend, damaged_files(backend, record))
+        text = " ".join([str(error), *done, f"Shard {index} is made again."])
+        warnings.warn(ShardIncomplete(text), stacklevel=2)
+        return None
     return record

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from io import BufferedIOBase
 
 from .errors import CounterpoiseError, ShardDamaged
 
@@ -16,7 +16,10 @@ BLOCK = 512
 RECORD = 20 * BLOCK
 _MEMBER = re.compile(rb"([a-z0-9_]{1,90}-[0-9]{2})\.(json|png|jpg|webp)")
 _SIZE = re.compile(rb"[0-7]{11}")
+_MODE = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"\0" + b"%011o\0" % 0
 _REST = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
+_SUM = sum(_MODE + _TIME + b" " * 8 + _REST)
 SIZE_LIMITS = {"json": 2**20, "png": 2**26, "jpg": 2**26, "webp": 2**26}
 
 
@@ -25,9 +28,9 @@ def header(name: str, size: int) -> bytes:
 
     Written out here, since the standard library's differ in unused fields from one version to the next.
     """
-    numbers = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"%011o\0" % 0
-    blank = name.encode("ascii").ljust(100, b"\0") + numbers + b" " * 8 + _REST
-    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+    text, digits = name.encode("ascii"), b"%011o" % size
+    checksum = b"%06o\0 " % (_SUM + sum(text) + sum(digits))
+    return b"".join((text.ljust(100, b"\0"), _MODE, digits, _TIME, checksum, _REST))
 
 
 def tar_blocks(members: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
@@ -38,13 +41,27 @@ def tar_blocks(members: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
     """
     total = 0
     for name, data in members:
-        limit = SIZE_LIMITS[name.rpartition(".")[2]]
-        if len(data) > limit:
-            raise CounterpoiseError(f"{name} has {len(data)} bytes: at most {limit} can be stored.")
-        piece = b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
+        piece = member_block(name, data)
         total += len(piece)
         yield piece
-    yield bytes(_end(total))
+    yield tar_end(total)
+
+
+def member_block(name: str, data: bytes) -> bytes:
+    """Header, content and padding of one member.
+
+    Raises:
+        CounterpoiseError: it is larger than readers allow.
+    """
+    limit = SIZE_LIMITS[name.rpartition(".")[2]]
+    if len(data) > limit:
+        raise CounterpoiseError(f"{name} has {len(data)} bytes: at most {limit} can be stored.")
+    return b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK)))
+
+
+def tar_end(total: int) -> bytes:
+    """What closes a tar of so many bytes."""
+    return bytes(_end(total))
 
 
 def _end(total: int) -> int:
@@ -52,7 +69,7 @@ def _end(total: int) -> int:
     return 2 * BLOCK + -(total + 2 * BLOCK) % RECORD
 
 
-def tar_members(file: BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
+def tar_members(file: BufferedIOBase, where: str) -> Iterator[tuple[str, bytes]]:
     """Members of a tar in this module's form, as (name, content).
 
     Raises:
@@ -70,6 +87,35 @@ def tar_members(file: BinaryIO, where: str) -> Iterator[tuple[str, bytes]]:
     rest = _end(total) - BLOCK
     if file.read(rest + 1) != bytes(rest):
         raise ShardDamaged(f"{where} is damaged: its end is cut short or followed by something else.")
+
+
+def find_members(
+    file: BufferedIOBase, count: int, length: int, where: str
+) -> Iterator[tuple[int, int, bool]]:
+    """Where the members of a tar begin, by sizes alone: (offset of the header, size of the content, is it a record).
+
+    Unless the whole tar was checked, whoever reads there has still to compare what they find with `member_block`.
+
+    Raises:
+        ShardDamaged: the sizes do not add up to so many members and the tar's length (bytes).
+    """
+    place = 0
+    for _ in range(count):
+        file.seek(place)
+        head = file.read(BLOCK)
+        digits = head[124:135]
+        size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else length
+        if place + BLOCK + size > length:
+            raise ShardDamaged(f"{where} is damaged: no member begins at byte {place}.")
+        is_record = b".json\0" in head[:100]
+        if size > (SIZE_LIMITS["json"] if is_record else max(SIZE_LIMITS.values())):
+            raise ShardDamaged(f"{where} is refused: its member at byte {place} is not of an allowed size.")
+        yield place, size, is_record
+        place += BLOCK + size + -size % BLOCK
+    file.seek(place)
+    end = file.read(_end(place) + 1)
+    if place + len(end) != length or end != bytes(_end(place)):
+        raise ShardDamaged(f"{where} is damaged: it ends elsewhere than its {count} members.")
 
 
 def _parse(head: bytes, where: str) -> tuple[str, int]:

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from .backend import STAGED_MARK, LocalBackend, open_backend
+from .backend import STAGED_MARK, Backend, open_backend
 from .checks import check_samples
-from .errors import CounterpoiseError, ShardDamaged
-from .manifest import HEADER, DatasetManifest, Where, load_dataset, require_listed, root_hash
-from .plan import plan_rows
+from .errors import CounterpoiseError, ShardDamaged, SideFileBad
+from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
+from .progress import all_progress, progress_folders, published_progress
+from .quarantine import quarantining
 from .reading import check_present, decode, record_samples
-from .records import Sample
-from .shardfile import SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .records import Sample, iter_rows
+from .shardfile import DATA_FILE, SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .sidecar import read_sidecar, sidecars
+from .verdicts import verdict_tables
+from .versions import version_lines
 
-_DATA = re.compile(r"([0-9]{5})-[0-9a-f]{12}\.(?:tar|parquet)")
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
 
 
-def verify(dataset: Where, decode_images: bool = True) -> list[str]:
+def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False) -> list[str]:
     """One line per damaged, missing, foreign or left-over file; an empty list if all is sound.
 
     Args:
-        dataset: a folder.
+        dataset: a folder or URI.
         decode_images: decode every image as well; without, bytes and records are checked all the same.
+        quarantine: move damaged data files to `quarantine/`; without, nothing is moved.
 
     Raises:
         CounterpoiseError: there is no dataset to verify.
     """
-    backend = open_backend(dataset)
+    backend = open_backend(dataset, anew=True)
     try:
         manifest = load_dataset(dataset)
     except ShardDamaged as error:
-        return [str(error), *_strangers(backend, None)]
-    lines: list[str] = []
+        return [str(error), *version_lines(backend), *_strangers(backend, None)]
+    lines = version_lines(backend)
     planned = _planned(backend, manifest, lines)
     if manifest.root_sha256 not in (None, root_hash(manifest.shards)):
         lines.append(f"{backend.where(HEADER)} is damaged: its root hash is not that of its shards.")
@@ -44,14 +48,35 @@ def verify(dataset: Where, decode_images: bool = True) -> list[str]:
         try:
             record = read_shard(backend, index, manifest.dataset_id)
             require_listed(backend, manifest, record)
-            _check_shard(backend, manifest, record, planned, decode_images)
+            with quarantining(backend, record, move=quarantine):
+                _check_shard(backend, manifest, record, planned, decode_images)
         except CounterpoiseError as error:
             lines.append(str(error))
-    return [*lines, *_strangers(backend, manifest)]
+    return [*lines, *_side_lines(dataset), *_strangers(backend, manifest)]
 
 
-def clean(dataset: Where) -> list[str]:
+def _side_lines(dataset: Where) -> list[str]:
+    """A line for each file of `skew/` or `verdicts/` that no reader takes."""
+    lines: list[str] = []
+    for _ in verdict_tables(dataset, lines.append):
+        pass
+    for name in sidecars(dataset):
+        try:
+            read_sidecar(dataset, name)
+        except SideFileBad as error:
+            lines.append(str(error))
+    return lines
+
+
+def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[str]:
     """Remove what killed runs left, and nothing that a manifest names or might have named; returns the names.
+
+    Saved candidates of unfinished shards go too: only to be made again costs them.
+
+    Args:
+        dataset: a folder or URI.
+        on_kept: hears the name of each left-over that stays, since a writer may be at work on it; only in places
+            without locks, where it is told by its age.
 
     Raises:
         CounterpoiseError: a writer is at work.
@@ -63,19 +88,21 @@ def clean(dataset: Where) -> list[str]:
             raise CounterpoiseError(
                 f"{backend}: somebody is writing to this dataset; clean it when they have ended."
             )
-        names = [*_staged(backend), *_orphans(backend, manifest)]
-        for name in names:
-            backend.remove(name)
-    return names
+        removed = []
+        for name in [*_left_over(backend, manifest), *all_progress(backend)]:
+            if not backend.recent(name):
+                backend.remove(name)
+                removed.append(name)
+            elif on_kept:
+                on_kept(name)
+    return removed
 
 
-def _planned(
-    backend: LocalBackend, manifest: DatasetManifest, lines: list[str]
-) -> Mapping[int, set[str]] | None:
+def _planned(backend: Backend, manifest: DatasetManifest, lines: list[str]) -> Mapping[int, set[str]] | None:
     """Sets of every shard by the plan; None, and a line, if the plan is damaged."""
     sets: defaultdict[int, set[str]] = defaultdict(set)
     try:
-        for row in plan_rows(backend, manifest.plan):
+        for row in iter_rows(plan_of(backend, manifest)):
             sets[row["shard"]].add(row["set_id"])
     except CounterpoiseError as error:
         lines.append(str(error))
@@ -84,7 +111,7 @@ def _planned(
 
 
 def _check_shard(
-    backend: LocalBackend,
+    backend: Backend,
     manifest: DatasetManifest,
     record: ShardRecord,
     planned: Mapping[int, set[str]] | None,
@@ -119,26 +146,33 @@ def _light(samples: Iterable[Sample], decode_images: bool) -> Iterator[Sample]:
         yield replace(sample, image=b"") if sample.kept else sample
 
 
-def _strangers(backend: LocalBackend, manifest: DatasetManifest | None) -> list[str]:
+def _strangers(backend: Backend, manifest: DatasetManifest | None) -> list[str]:
     """Lines on left-overs (unless a writer is at work, whose they may be) and on foreign files of shards."""
     with backend.alone() as alone:
-        left = [*_staged(backend), *(_orphans(backend, manifest) if manifest else [])] if alone else []
-    known = (_STAGED, _DATA, SHARD_MANIFEST)
+        left = [*_left_over(backend, manifest), *published_progress(backend)] if alone else []
+        lines = [f"{backend.where(name)} is {_CLEAN}." for name in left if not backend.recent(name)]
+    known = (_STAGED, DATA_FILE, SHARD_MANIFEST)
     foreign = [name for name in backend.names(SHARDS) if not any(form.fullmatch(name) for form in known)]
-    lines = [f"{backend.where(name)} is {_CLEAN}." for name in left]
     return [
         *lines,
         *(f"{backend.where(SHARDS)}/{name} is foreign: no manifest can name it." for name in foreign),
     ]
 
 
-def _staged(backend: LocalBackend) -> list[str]:
+def _left_over(backend: Backend, manifest: DatasetManifest | None) -> list[str]:
+    """What was begun and never published; files of shards only where the manifest tells whose they are."""
+    orphans = _orphans(backend, manifest) if manifest else []
+    return [*_staged(backend), *orphans, *backend.unfinished()]
+
+
+def _staged(backend: Backend) -> list[str]:
     """Files that were written but never published."""
-    inside = [f"{SHARDS}/{name}" for name in backend.names(SHARDS)]
+    folders = (*backend.folders(), *progress_folders(backend))
+    inside = [f"{folder}/{name}" for folder in folders for name in backend.names(folder)]
     return [name for name in [*backend.names(), *inside] if _STAGED.fullmatch(name.rpartition("/")[2])]
 
 
-def _orphans(backend: LocalBackend, manifest: DatasetManifest) -> list[str]:
+def _orphans(backend: Backend, manifest: DatasetManifest) -> list[str]:
     """Data files that got their final name, but whose shard was never committed or was committed with others.
 
     Where a manifest is damaged or lost, its files are none: they are what the shard can be mended from.
@@ -146,7 +180,7 @@ def _orphans(backend: LocalBackend, manifest: DatasetManifest) -> list[str]:
     orphans: list[str] = []
     present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
     named: dict[int, set[str] | None] = {}
-    for match in filter(None, map(_DATA.fullmatch, backend.names(SHARDS))):
+    for match in filter(None, map(DATA_FILE.fullmatch, backend.names(SHARDS))):
         index = int(match[1])
         if index not in named:
             named[index] = _named(backend, index) if index in present else None if index in listed else set()
@@ -156,7 +190,7 @@ def _orphans(backend: LocalBackend, manifest: DatasetManifest) -> list[str]:
     return orphans
 
 
-def _named(backend: LocalBackend, index: int) -> set[str] | None:
+def _named(backend: Backend, index: int) -> set[str] | None:
     try:
         return {file.name for file in read_shard(backend, index).files}
     except ShardDamaged:

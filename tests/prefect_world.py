@@ -126,7 +126,51 @@ def main(root: Path) -> dict[str, Any]:
     found["stopped"] = command(root, "stopped", engine=CtrlC())
     artifacts.create_markdown_artifact = gone
     found = {name: {**one, **told(root, name)} for name, one in found.items()}
-    return {**found, "continued": command(root, "stopped")}
+    found["continued"] = command(root, "stopped")
+    return {**found, "reconcile": reconciled(root)}
+
+
+def reconciled(root: Path) -> dict[str, Any]:
+    """What `counterpoise reconcile` says after each kind of disagreement, and after it was told to mend it."""
+    data = root / "passing"
+    found = {"agreed": asked(root, "passing"), "continued": asked(root, "stopped")}
+    manifest = data / "shards/00001.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    found |= {"lost": asked(root, "passing"), "lost fixed": asked(root, "passing", "--fix")}
+    found["lost states"] = told(root, "passing")
+    manifest.write_bytes(content)
+    found |= {"back": asked(root, "passing"), "back fixed": asked(root, "passing", "--fix")}
+    manifest.unlink()
+    found["made"] = command(root, "passing")
+    found["made agrees"] = asked(root, "passing")
+    manifest.unlink()
+    elsewhere(root, "passing")
+    found |= {"other": asked(root, "passing"), "other fixed": asked(root, "passing", "--fix")}
+    found["again"] = asked(root, "passing")
+    elsewhere(root, "alone")
+    found |= {"nothing": asked(root, "alone"), "nothing fixed": asked(root, "alone", "--fix")}
+    return found
+
+
+def asked(root: Path, name: str, *more: str) -> dict[str, Any]:
+    """Run `counterpoise reconcile`; how it ended, what it printed, and whether it touched storage."""
+    from storage_world import files
+
+    out, err, before = io.StringIO(), io.StringIO(), files(root / name)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.run(["reconcile", str(root / name), *more])
+    untouched = files(root / name) == before
+    return {"status": status, "out": out.getvalue(), "err": err.getvalue(), "untouched": untouched}
+
+
+def elsewhere(root: Path, name: str) -> None:
+    """Make what is missing without Prefect, in another environment."""
+    opening.load_factory, here = load(), opening.environment
+    opening.environment = lambda: {**here(), "torch": "0.0"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        cli.run(["generate", spec_file(root), "--out", str(root / name), "--runner", "none"])
+    opening.environment = here
 
 
 def broken(*_: Any, **__: Any) -> None:

@@ -20,6 +20,18 @@ from storage import CounterpoiseError, list_shards, load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_LOADER = opening.load_factory
+COMMANDS = [
+    "demo",
+    "plan",
+    "generate",
+    "verify",
+    "reconcile",
+    "show",
+    "refilter",
+    "report",
+    "export",
+    "version",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +45,11 @@ def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_help_names_the_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     found = Called(capsys, "--help")
     listed = re.findall(r"^  ([a-z-]+)  ", found.out.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["demo", "plan", "generate", "verify", "show", "refilter", "report", "version"]
+    assert listed == COMMANDS
     assert found.status == 0
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "plan", "generate", "verify", "show", "refilter", "report", "version"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     found = Called(capsys, command, "--help")
     assert found.status == 0

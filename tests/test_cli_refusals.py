@@ -99,12 +99,13 @@ def test_bad_options(capsys: pytest.CaptureFixture[str], arguments: list[str], w
         (["generate"], ["SPEC"]),
         (["plan", "tiny"], ["--out"]),
         (["verify", "nowhere"], ["nowhere", "dataset.json"]),
+        (["reconcile", "nowhere"], ["nowhere", "dataset.json"]),
         (["report", "nowhere"], ["nowhere", "dataset.json"]),
         (["show", "nowhere"], ["nowhere", "dataset.json"]),
         (["refilter", "nowhere"], ["nowhere", "dataset.json"]),
         (["show", "nowhere", "--out", "a.jpg"], ["--out: given 'a.jpg'", ".png"]),
         (["show", "nowhere", "--size", "3"], ["--size"]),
-        (["verify", "s3://bucket/data"], ["s3://bucket/data"]),
+        (["verify", "gs://bucket/data"], ["gs://bucket/data"]),
     ],
 )
 def test_bad_commands(capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]) -> None:

@@ -38,14 +38,6 @@ from storage.verify import verify
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset that was made without disturbance."""
-    dataset = tmp_path_factory.mktemp("whole") / "data"
-    run_all(dataset)
-    return dataset
-
-
 def shard_files(dataset: Path) -> dict[str, bytes]:
     return {name: data for name, data in files(dataset).items() if name.startswith("shards/")}
 
@@ -90,7 +82,7 @@ def test_the_same_again_does_nothing(whole: Path) -> None:
     campaign = opened(whole, factory=load(engine=Interrupting(1, AssertionError)))
     assert campaign.todo == ()
     outcome = campaign.finish()
-    assert (outcome.made, outcome.images, outcome.exit_code) == (0, 0, 0)
+    assert (outcome.made, outcome.images, outcome.short) == (0, 0, ())
     assert files(whole) == before
     assert {name: (whole / name).stat().st_mtime_ns for name in before} == stamps
 
@@ -183,7 +175,7 @@ def test_listeners_hear_every_candidate_and_shard(tmp_path: Path) -> None:
 def test_what_falls_short_is_named_with_status_3(tmp_path: Path) -> None:
     spec = small()
     outcome = run_all(tmp_path / "data", spec, load(bad_candidates(spec, {"chef_0000": 1, "weapon_0001": 2})))
-    assert outcome.exit_code == 3
+    assert outcome.short
     assert outcome.shortfall == "Short of the spec, in every cell alike: weapon (1 of 2 sets)."
     assert outcome.images == (SETS + 2) * CELLS
     kept = {row["kept"] for row in yield_by_cell(tmp_path / "data")}
@@ -193,7 +185,7 @@ def test_what_falls_short_is_named_with_status_3(tmp_path: Path) -> None:
 
 def test_a_range_makes_its_shards_and_is_short_of_nothing(tmp_path: Path, whole: Path) -> None:
     outcome = run_all(tmp_path / "data", shards="1:2")
-    assert (outcome.made, outcome.exit_code) == (1, 0)
+    assert (outcome.made, outcome.short) == (1, ())
     assert load_dataset(tmp_path / "data").missing == [0, 2]
     rest = run_all(tmp_path / "data")
     assert (rest.made, rest.root_sha256) == (2, load_dataset(whole).root_sha256)

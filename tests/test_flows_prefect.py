@@ -35,7 +35,7 @@ def told(root: Path) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=290,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -136,6 +136,47 @@ def test_ctrl_c_stops_soon_and_the_same_again_continues(told: dict[str, Any]) ->
     assert [state for state, _ in stopped["flows"]] == ["CRASHED"]
     assert continued["status"] == 0
     assert continued["root"] == told["passing"]["root"] is not None
+
+
+@pytest.fixture(scope="module")
+def reconciled(told: dict[str, Any]) -> dict[str, Any]:
+    """What `counterpoise reconcile` said, in the order of `prefect_world.reconciled`."""
+    found: dict[str, Any] = told["reconcile"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "said"),
+    [
+        ("agreed", 0, ["agree on 3 shards"]),
+        ("continued", 0, ["agree on 3 shards"]),
+        ("lost", 1, ["shard 00001", "no manifest", "Completed", "flow run", "--fix sets", "Crashed"]),
+        ("lost fixed", 0, ["shard 00001", "set to", "agree on 2 shards"]),
+        ("back", 1, ["shard 00001", "manifest", "Crashed", "Completed"]),
+        ("back fixed", 0, ["agree on 3 shards"]),
+        ("made agrees", 0, ["agree on 3 shards"]),
+        ("other", 1, ["shard 00001", "Completed, manifest"]),
+        ("other fixed", 0, ["set to", "agree on 3 shards"]),
+        ("again", 0, ["agree on 3 shards"]),
+        ("nothing", 1, ["shard 00000", "shard 00001", "shard 00002", "nothing"]),
+        ("nothing fixed", 1, ["3 of 3 remain: Prefect has no run whose state could be set"]),
+    ],
+)
+def test_reconcile_tells_each_disagreement_and_mends_prefect_alone(
+    reconciled: dict[str, Any], case: str, status: int, said: list[str]
+) -> None:
+    found = reconciled[case]
+    assert found["status"] == status, found
+    assert [words for words in said if words not in found["out"]] == [], found["out"]
+    assert found["untouched"], "storage is the truth"
+    assert found["err"] == ""
+
+
+def test_states_that_reconcile_set_are_on_the_server(reconciled: dict[str, Any]) -> None:
+    states = reconciled["lost states"]
+    assert [state for _, state, _ in states["tasks"]] == ["COMPLETED", "CRASHED", "COMPLETED"]
+    assert [state for state, _ in states["flows"]] == ["CRASHED"]
+    assert reconciled["made"]["status"] == 0
 
 
 def test_the_ui_of_this_prefect_shows_pictures_in_markdown() -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from flows_world import bad_candidates, load, run_all, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from storage_world import HEADER, plan_rows, publish, shard_samples
 
 from flows.refilter import VERDICTS, parse_limit, refilter, write_verdicts
-from storage import CounterpoiseError, list_shards
+from generators.filters import judge, verdict_sql
+from generators.spec import Thresholds
+from storage import CounterpoiseError, create_dataset, list_shards
 from storage.metadata import table
+from storage.query import connect
+from storage.records import SCORES
 from storage.verify import verify
 
 
@@ -95,3 +106,70 @@ def test_limits_are_parsed(name: str, text: str, value: float | None) -> None:
 def test_other_limits_are_refused(name: str, text: str) -> None:
     with pytest.raises(CounterpoiseError, match=f"--{name.replace('_', '-')}: given '{text}', wanted a "):
         parse_limit(name, text)
+
+
+CONNECTION = connect(threads=1)
+numbers = st.one_of(st.floats(-1, 1), st.sampled_from([0.1, 0.2, 0.3, math.nan, math.inf]), st.none())
+limits = st.one_of(st.floats(-1, 1), st.sampled_from([0.1, 0.2, 0.3]), st.none())
+members = st.fixed_dictionaries(
+    {
+        **{name: numbers for name, kind in SCORES.items() if str(kind) == "double"},
+        "attribute_ok": st.one_of(st.booleans(), st.none()),
+        "face_count": st.one_of(st.integers(0, 2), st.none()),
+    }
+)
+thresholds = st.builds(
+    Thresholds,
+    **dict.fromkeys(("clip_text", "clip_base", "clip_direction", "background_change", "nsfw"), limits),
+    attribute_share=st.one_of(st.none(), st.floats(0, 1), st.sampled_from([1 / 3, 0.5, 2 / 3])),
+    faces=st.one_of(st.none(), st.integers(0, 2)),
+)
+
+
+@settings(max_examples=150)
+@given(
+    candidates=st.lists(st.lists(members, min_size=1, max_size=6), min_size=1, max_size=8),
+    given_limits=thresholds,
+)
+def test_the_verdict_in_sql_is_the_one_in_python(
+    candidates: list[list[dict[str, Any]]], given_limits: Thresholds
+) -> None:
+    kinds = [pa.field("candidate", pa.int32()), *(pa.field(name, SCORES[name]) for name in candidates[0][0])]
+    rows = [{"candidate": n, **row} for n, whole in enumerate(candidates) for row in whole]
+    CONNECTION.register("records", pa.Table.from_pylist(rows, schema=pa.schema(kinds)))
+    sql = f"SELECT {verdict_sql(given_limits)} FROM records GROUP BY candidate ORDER BY candidate"
+    found = [reason for (reason,) in CONNECTION.sql(sql).fetchall()]
+    assert found == [judge(whole, given_limits).reason for whole in candidates]
+
+
+def test_the_share_that_reads_is_judged_alike_at_its_limit() -> None:
+    counts = [(read, known) for known in range(1, 8) for read in range(known + 1)]
+    rows = [
+        {"candidate": n, "attribute_ok": m < read}
+        for n, (read, known) in enumerate(counts)
+        for m in range(known)
+    ]
+    CONNECTION.register("records", pa.Table.from_pylist(rows))
+    for limit in {read / known for read, known in counts}:
+        limits = Thresholds(attribute_share=limit, nsfw=None, faces=None)
+        sql = f"SELECT {verdict_sql(limits)} FROM records GROUP BY candidate ORDER BY candidate"
+        found = [reason for (reason,) in CONNECTION.sql(sql).fetchall()]
+        whole = [[{"attribute_ok": m < read} for m in range(known)] for read, known in counts]
+        assert found == [judge(members, limits).reason for members in whole]
+
+
+def test_previews_are_not_judged_again(tmp_path: Path) -> None:
+    limits = {"clip_text": 0.2, "nsfw": 0.5, "faces": None, "attribute_share": None}
+    create_dataset(tmp_path, {**HEADER, "recipe": {"thresholds": limits}}, plan_rows())
+    for index, reason in enumerate(("preview_clip_text", "clip_text")):
+        better = {"scores": {"clip_text": 0.1, "clip_base": 0.99}, "reason": reason}
+        publish(tmp_path, index, [s if s.kept else replace(s, **better) for s in shard_samples(index)])
+    found = refilter(str(tmp_path), {"clip_text": 0.0, "clip_base": 0.95})
+    assert found.again == ["science_0001"], "of science_0000 only a preview was scored"
+    assert [verdict[1:] for verdict in found.verdicts] == [("reject", "clip_base")] * 4
+
+
+def test_a_dataset_without_thresholds_is_refused(tmp_path: Path) -> None:
+    create_dataset(tmp_path, {**HEADER, "recipe": {}}, plan_rows())
+    with pytest.raises(CounterpoiseError, match="names no thresholds"):
+        refilter(str(tmp_path), {})

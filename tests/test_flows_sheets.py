@@ -13,6 +13,7 @@ from PIL import Image
 from storage_world import AXES, candidate, plan_rows
 
 from flows.sheets import Row, draw_sheet, kept_rows, png_bytes, webp_uri
+from storage import CounterpoiseError
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 160, 0), (0, 0, 200)
 
@@ -130,3 +131,13 @@ def test_a_small_picture_keeps_its_size() -> None:
 def test_the_dataset_axes_of_the_record_fit_the_sheet() -> None:
     rows = kept_rows(candidate(plan_rows()[0], 0, True), cells=6)
     assert draw_sheet(AXES, rows).width > 6 * 64
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "size", "claim"])
+def test_stored_pictures_are_checked_before_they_are_decoded(kind: str) -> None:
+    (sample, *_) = candidate(plan_rows()[0], 0, True)
+    buffer = io.BytesIO()
+    plain(RED, (8, 8)).save(buffer, kind if kind in ("EPS", "TIFF") else "PNG")
+    change = {"size": {"width": 9}, "claim": {"width": 2**15, "height": 2**15}}.get(kind, {})
+    with pytest.raises(CounterpoiseError, match="sample 'chef_0000-00': image"):
+        kept_rows([replace(sample, image=buffer.getvalue(), **change)], 6)

@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.concepts import CONCEPTS
-from generators.plan import candidate_seed, cells, derive_seed, make_plan, members, shards, to_rows
+from generators.plan import (
+    Size,
+    candidate_seed,
+    cells,
+    derive_seed,
+    make_plan,
+    members,
+    shards,
+    size_of,
+    to_rows,
+)
 from generators.prompts import TEMPLATES
 from generators.spec import Axis, Spec, Split
 
@@ -58,6 +68,37 @@ def test_growing_only_appends(seed: int, sets: int, more: int) -> None:
     few, many = make_plan(a_spec(sets, seed)), make_plan(a_spec(sets + more, seed))
     assert many[: len(few)] == few
     assert len(many) == 2 * (sets + more)
+
+
+GROUPS = ("chef", "arts", "science", "weapon")
+growth = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4)
+
+
+@given(seed=seeds, steps=growth, shard=st.integers(1, 5))
+def test_an_extension_leaves_every_planned_row_and_every_shard_alone(
+    seed: int, steps: list[tuple[int, int]], shard: int
+) -> None:
+    """Whatever the steps, the plan of one is the beginning of the next, and shards get no company."""
+    concepts, sets, before, plan = 1, 1, [], []
+    for more_concepts, more_sets in steps:
+        concepts, sets = min(4, concepts + more_concepts), sets + more_sets
+        spec = a_spec(sets, seed, GROUPS[:concepts], shard)
+        plan, old = make_plan(spec, before), plan
+        assert plan[: len(old)] == old
+        assert {one.set_id for one in plan} == {one.set_id for one in make_plan(spec)}
+        assert not {one.shard for one in plan[len(old) :]} & {one.shard for one in old}
+        before.append(size_of(spec))
+    assert [one.index for one in plan] == list(range(len(plan)))
+    assert set(shards(plan)) == set(range(len(shards(plan))))
+    assert all(len(planned) <= shard for planned in shards(plan).values())
+
+
+def test_an_added_set_is_what_it_would_have_been_at_once() -> None:
+    def content(plan: Sequence[object]) -> dict[str, object]:
+        return {one.set_id: replace(one, index=0, shard=0) for one in plan}  # type: ignore[attr-defined, type-var]
+
+    spec = a_spec(5, concepts=GROUPS)
+    assert content(make_plan(spec, [Size(2, 3), Size(3, 3)])) == content(make_plan(spec))
 
 
 @given(seed=seeds)

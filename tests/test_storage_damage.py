@@ -21,6 +21,7 @@ from storage import (
 from storage.backend import open_backend
 from storage.manifest import read_plan
 from storage.metadata import table
+from storage.query import open_records
 from storage.verify import clean, verify
 
 
@@ -65,6 +66,8 @@ class Damaged:
 
     def __exit__(self, *_: object) -> None:
         self.path.write_bytes(self.before)
+        for folder in self.path.parents[:2]:
+            shutil.rmtree(folder / "quarantine", ignore_errors=True)
 
 
 def _readers_refuse(dataset: Path, name: str) -> None:
@@ -73,22 +76,36 @@ def _readers_refuse(dataset: Path, name: str) -> None:
     with pytest.raises(CounterpoiseError):
         if name == "plan.parquet":
             given.extend(read_plan(dataset))
+        elif name.startswith("versions/"):
+            given.extend(list_shards(dataset, version=int(Path(name).stem)))
         else:
             index = int(Path(name).name[:5]) if name.startswith("shards/") else 0
             for sample in read_samples(dataset, index):
                 given.append(sample)
     assert given == []
+    if not name.endswith(".tar") and not name.startswith("versions/"):
+        _tables_refuse(dataset, name)
+
+
+def _tables_refuse(dataset: Path, name: str) -> None:
+    """No row of a damaged file is counted, with or without the plan."""
+    if name != "plan.parquet":
+        with pytest.raises(CounterpoiseError):
+            table(dataset)
+    with pytest.raises(CounterpoiseError), open_records(dataset) as records:
+        records.ask("SELECT 1")
 
 
 def _cuts(size: int, rng: random.Random, count: int) -> list[int]:
     return sorted({*range(0, size, 512), *(rng.randrange(size) for _ in range(count))})
 
 
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["tar", "parquet", "json"])
-def test_a_shard_file_cut_anywhere_is_found_and_refused(single: Path, kind: str) -> None:
+def test_a_shard_file_cut_anywhere_is_found_and_refused(single: Path, kind: str, count: int) -> None:
     path = next(single.glob(f"shards/00000*.{kind}"))
     content = path.read_bytes()
-    for end in _cuts(len(content), random.Random(1), 70):
+    for end in _cuts(len(content), random.Random(count), count):
         with Damaged(path, content[:end]):
             lines = verify(single, decode_images=False)
             assert lines and all("00000" in line for line in lines)
@@ -152,6 +169,8 @@ def test_swapped_shards_are_found_and_refused(dataset: Path, kind: str) -> None:
         for index in (0, 2):
             with pytest.raises(ShardDamaged):
                 list(read_samples(dataset, index))
+        if kind != "tar":
+            _tables_refuse(dataset, first.name)
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
@@ -179,11 +198,21 @@ def test_a_lost_header_is_restored_by_the_same_spec_only(dataset: Path) -> None:
     with Damaged(path, None):
         with pytest.raises(CounterpoiseError, match=r"holds no dataset\.json"):
             verify(dataset)
-        with pytest.raises(CounterpoiseError, match="dataset_id"):
+        with pytest.raises(CounterpoiseError, match=r"spec\.seed is 7 there and 8 now"):
             create_dataset(dataset, {**HEADER, "spec": {**SPEC, "seed": 8}}, plan_rows())
         start(dataset)
         assert [record.index for record in list_shards(dataset)] == [0, 1, 2]
         assert finish_dataset(dataset).root_sha256 is not None and verify(dataset) == []
+
+
+def test_shards_that_lost_every_header_get_back_their_own_only(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    shutil.rmtree(tmp_path / "versions")
+    with pytest.raises(CounterpoiseError, match="dataset_id"):
+        create_dataset(tmp_path, {**HEADER, "spec": {**SPEC, "seed": 8}}, plan_rows())
+    start(tmp_path)
+    assert finish_dataset(tmp_path).root_sha256 is not None and verify(tmp_path) == []
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +309,7 @@ def test_a_dataset_from_a_later_version_is_refused(tmp_path: Path) -> None:
 
 def test_an_odd_dataset_file_is_damage_not_a_traceback(tmp_path: Path) -> None:
     start(tmp_path)
+    (tmp_path / "versions/00000.json").unlink()
     content = (tmp_path / "dataset.json").read_bytes()
     changes: list[dict[str, Any]] = [
         {"axes": None},

@@ -1,154 +1,123 @@
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
-import subprocess
-import sys
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_world import files, fill, publish, shard_samples, start
+from kill_world import WORKS as WORKS_OF
+from kill_world import killer, prepare, two_shards
+from storage_world import files, fill, publish, start
 
-from storage import finish_dataset, list_shards, read_samples
+from storage import list_shards, load_dataset, read_samples
+from storage.manifest import read_plan
 from storage.verify import clean, verify
 
-HERE = Path(__file__).parent
-
-# A process that has imported everything forks one writer after another, each killed somewhere else.
-KILLER = """
-import json, os, random, signal, sys, time, warnings
-from pathlib import Path
-import storage_world as world
-from storage import finish_dataset
-
-def work(dataset):
-    world.start(dataset)
-    for index in (0, 1) if dataset.name == "chain" else (0,):
-        world.publish(dataset, index, world.shard_samples(index)[:6])
-    finish_dataset(dataset)
-
-def run(dataset, fault=None, seconds=None):
-    child = os.fork()
-    if child == 0:
-        if fault:
-            os.environ["COUNTERPOISE_FAULT"] = fault
-        try:
-            work(dataset)
-        except BaseException as error:
-            print(error, file=sys.stderr)
-            os._exit(9)
-        os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
-
-def every_step(root, first, step):
-    number, ends = first, []
-    while True:
-        dataset = Path(root) / f"step{number}"
-        status = run(dataset, f"#{number}")
-        ends.append([dataset.name, status])
-        if status == 0:
-            return ends
-        number += step
-
-def every_time(root, rounds):
-    rng, dataset, ends = random.Random(5), Path(root) / "times", []
-    for _ in range(rounds):
-        ends.append([dataset.name, run(dataset, seconds=rng.uniform(0, 0.12))])
-    return ends
-
-def chain(root):
-    dataset, number, ends = Path(root) / "chain", 3, []
-    while True:
-        status = run(dataset, f"#{number}")
-        ends.append([dataset.name, status])
-        if status == 0:
-            return ends
-        number += 1
-
-mode, root, *numbers = sys.argv[1:]
-work(Path(root) / "warm")  # what libraries load at first use is loaded once, not by every writer
-print(json.dumps(globals()[mode](root, *map(int, numbers))))
-"""
+WORKS = ["shard", "extension", "candidates"]
+MENDED = (
+    "left over",
+    "plan.parquet is missing",
+    "is not the newest version",
+)
+"""What a killed writer may leave to be said: the next run sees to each of them."""
 
 
-def _killer(mode: str, root: Path, *numbers: int) -> list[tuple[str, int]]:
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLER, mode, str(root), *map(str, numbers)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return [(name, status) for name, status in json.loads(run.stdout)]
-
-
-def _continue(dataset: Path) -> None:
-    start(dataset)
-    for index in (0, 1) if dataset.name == "chain" else (0,):
-        publish(dataset, index, shard_samples(index)[:6])
-    assert finish_dataset(dataset).root_sha256 is not None
+@pytest.fixture(scope="module", params=WORKS)
+def work(request: pytest.FixtureRequest) -> str:
+    """What the writers do."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """One shard, made in peace."""
-    dataset = tmp_path_factory.mktemp("undisturbed")
-    _continue(dataset)
+def undisturbed(work: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The work, done in peace."""
+    dataset = tmp_path_factory.mktemp("undisturbed") / "data"
+    prepare(work, dataset)
+    WORKS_OF[work](dataset)
     return files(dataset)
+
+
+def _continue(dataset: Path, work: str) -> None:
+    WORKS_OF[work](dataset)
+    assert load_dataset(dataset).root_sha256 is not None
 
 
 def _check_killed(dataset: Path) -> None:
     """What a killed writer left: every shard that exists is whole, everything else is known as left over."""
     if not (dataset / "dataset.json").exists():
         return
-    lines = [
-        line for line in verify(dataset) if "left over" not in line and "plan.parquet is missing" not in line
-    ]
-    assert lines == []
+    assert [line for line in verify(dataset) if not any(text in line for text in MENDED)] == []
+    read_plan(dataset)
     for record in list_shards(dataset):
-        assert len(list(read_samples(dataset, record.index))) == 6
+        assert len(list(read_samples(dataset, record.index))) == record.counts["rows"]
 
 
-def test_killed_at_every_step(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    ends = _killer("every_step", tmp_path, 1, 1)
-    assert len(ends) > 40 and ends[-1][1] == 0
+@pytest.mark.parametrize(
+    ("work", "first", "step"),
+    [
+        ("shard", 1, 1),
+        ("extension", 2, 4),
+        ("candidates", 3, 6),
+        pytest.param("extension", 1, 1, marks=pytest.mark.slow),
+        pytest.param("candidates", 1, 1, marks=pytest.mark.slow),
+    ],
+    indirect=["work"],
+)
+def test_killed_at_every_step(
+    work: str, first: int, step: int, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """Every one of them where it is a shard; of the longer works only some, unless the slow tests are asked for."""
+    ends = killer(work, "every_step", tmp_path, first, step)
+    assert len(ends) > 40 / step and ends[-1][1] == 0
     for name, status in ends:
         assert status in (0, 9), "killed by the fault, not by an error"
         dataset = tmp_path / name
         _check_killed(dataset)
-        _continue(dataset)
+        _continue(dataset, work)
         clean(dataset)
         assert verify(dataset, decode_images=False) == [] and files(dataset) == undisturbed
 
 
 def test_killed_again_and_again_in_the_same_folder(tmp_path: Path) -> None:
     """Two shards; every run gets one step further than the one before."""
-    ends = _killer("chain", tmp_path)
+    ends = killer("two_shards", "chain", tmp_path, 3)
     assert len(ends) > 10 and ends[-1][1] == 0
     assert {status for _, status in ends[:-1]} == {9}
     clean(tmp_path / "chain")
-    _continue(tmp_path / "peace" / "chain")
-    assert files(tmp_path / "chain") == files(tmp_path / "peace" / "chain")
+    two_shards(tmp_path / "peace")
+    assert files(tmp_path / "chain") == files(tmp_path / "peace")
 
 
-def test_killed_at_random_times(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    ends = _killer("every_time", tmp_path, 20)
+@pytest.mark.parametrize("work", WORKS[1:], indirect=True, scope="module")
+def test_more_work_killed_again_and_again(work: str, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    ends = killer(work, "chain", tmp_path, 5)
+    assert len(ends) > 10 and ends[-1][1] == 0
+    assert {status for _, status in ends[:-1]} == {9}
+    clean(tmp_path / "chain")
+    assert files(tmp_path / "chain") == undisturbed
+
+
+@pytest.mark.parametrize("work", WORKS[:1], indirect=True, scope="module")
+def test_killed_at_random_times(work: str, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    ends = killer(work, "every_time", tmp_path, 20)
     assert any(status == 9 for _, status in ends)
     dataset = tmp_path / "times"
     _check_killed(dataset)
-    _continue(dataset)
+    _continue(dataset, work)
     clean(dataset)
     assert verify(dataset) == [] and files(dataset) == undisturbed
 
 
-def test_cleaning_before_continuing_is_as_good(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    for name, _ in _killer("every_step", tmp_path, 20, 9):
+@pytest.mark.parametrize("work", WORKS, indirect=True, scope="module")
+def test_cleaning_before_continuing_is_as_good(
+    work: str, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    for name, _ in killer(work, "every_step", tmp_path, 20, 9):
         dataset = tmp_path / name
         clean(dataset)
-        assert [line for line in verify(dataset) if "plan.parquet" not in line] == []
-        _continue(dataset)
+        assert [line for line in verify(dataset) if not any(text in line for text in MENDED[1:])] == []
+        _continue(dataset, work)
         assert files(dataset) == undisturbed
 
 
@@ -202,7 +171,7 @@ def test_threads_race_for_every_shard(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_does_not_hold_off_cleaning(tmp_path: Path) -> None:
-    ((name, status), *_) = _killer("every_step", tmp_path, 25, 1000)
+    ((name, status), *_) = killer("shard", "every_step", tmp_path, 25, 1000)
     assert status == 9
     left = clean(tmp_path / name)
     assert left and all(".tmp-" in file for file in left)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,18 @@ from storage_world import AXES, HEADER, fill, plan_rows, publish, shard_samples,
 
 from storage import ShardDamaged, create_dataset, finish_dataset, load_dataset
 from storage.card import dataset_card, escape, write_card
-from storage.metadata import reasons, score_histograms, shortfalls, table, yield_by_cell, yield_by_concept
+from storage.metadata import (
+    first_kept,
+    kept_among,
+    kept_by_concept,
+    reasons,
+    score_histograms,
+    shortfalls,
+    table,
+    yield_by_cell,
+    yield_by_concept,
+)
+from storage.query import open_records
 from storage.verify import verify
 
 
@@ -112,6 +124,38 @@ def test_histograms_count_every_computed_score(dataset: Path) -> None:
     assert (text[0]["rejected"], text[3]["kept"]) == (18, 18)
     assert (text[0]["low"], round(text[3]["high"], 9)) == (0.1, 0.3)
     assert found["clip_base"] == [{"low": 0.9, "high": 1.9, "kept": 12, "rejected": 12}], "one value, one bin"
+
+
+def test_the_first_kept_sets_come_in_the_order_of_the_plan(dataset: Path, tmp_path: Path) -> None:
+    rows = [("chef", "chef_0000", 0), ("chef", "chef_0001", 1), ("science", "science_0000", 0)]
+    assert [tuple(row.values()) for row in first_kept(dataset, 5)] == rows
+    assert [tuple(row.values()) for row in first_kept(dataset, 1)] == [rows[0], rows[2]]
+    sets = {set_id for _, set_id, _ in rows}
+    assert first_kept(dataset, 0) == [] and kept_among(dataset, [*sets, "none"]) == sets
+    for shards in ((), (0,), (0, 2), (0, 1, 2)):
+        wanted = Counter(concept for concept, _, shard in rows if shard in shards)
+        assert kept_by_concept(dataset, shards) == wanted
+    plan = [{**row, "shard": 2 - row["shard"]} for row in reversed(plan_rows())]
+    create_dataset(tmp_path, HEADER, plan)
+    publish(tmp_path, 2, shard_samples(0))
+    publish(tmp_path, 1)
+    rows = [
+        ("science", "science_0001", 1),
+        ("science", "science_0000", 2),
+        ("chef", "chef_0001", 1),
+        ("chef", "chef_0000", 2),
+    ]
+    assert [tuple(row.values()) for row in first_kept(tmp_path, 5)] == rows, "neither by name nor by shard"
+
+
+def test_many_questions_are_answered_alike_on_any_number_of_threads(dataset: Path) -> None:
+    def answers(threads: int) -> list[object]:
+        with open_records(dataset, threads) as records:
+            asked = (yield_by_concept, yield_by_cell, reasons, shortfalls, score_histograms)
+            return [ask(records) for ask in asked]
+
+    assert answers(1) == answers(2) == answers(4)
+    assert answers(2)[0] == yield_by_concept(dataset), "or one by one"
 
 
 def test_questions_to_an_empty_dataset(tmp_path: Path) -> None:

@@ -268,6 +268,22 @@ def test_every_file_is_on_disk_before_its_name_is(dataset: Path, monkeypatch: py
     assert order == [".parquet", "folder", ".tar", "folder", ".json", "folder"]
 
 
+def test_the_names_of_new_folders_above_a_dataset_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    start(tmp_path / "a" / "b" / "data")
+    wanted = [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    assert {folder.stat().st_ino for folder in wanted} <= synced
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -294,7 +310,7 @@ def test_a_real_refusal_by_the_kernel_in_the_middle_of_the_tar(tmp_path: Path) -
     )
     assert run.returncode == 1 and "File too large" in run.stderr and "make room" in run.stderr
     assert "Traceback" not in run.stderr
-    assert sorted(files(tmp_path / "data")) == ["dataset.json", "plan.parquet"]
+    assert sorted(files(tmp_path / "data")) == ["dataset.json", "plan.parquet", "versions/00000.json"]
     publish(tmp_path / "data", 0)
     assert verify(tmp_path / "data") == []
 

@@ -141,8 +141,8 @@ def test_reading_an_unfinished_or_unknown_shard(tmp_path: Path) -> None:
             next(read_samples(tmp_path, index))
     with pytest.raises(CounterpoiseError, match=r"holds no dataset\.json"):
         next(read_samples(tmp_path / "nowhere", 0))
-    with pytest.raises(CounterpoiseError, match="s3:// are not supported yet"):
-        next(read_samples("s3://bucket/name", 0))
+    with pytest.raises(CounterpoiseError, match="gs:// are not supported"):
+        next(read_samples("gs://bucket/name", 0))
     assert len(list(read_samples(tmp_path.as_uri(), 1))) == 18
 
 

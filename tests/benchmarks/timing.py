@@ -33,10 +33,14 @@ def paired(methods: Mapping[str, Callable[[], object]], repeats: int) -> Times:
 
 def ratio(first: Sequence[float], second: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """Return the median of the paired ratios and its 95 % bootstrap interval."""
-    ratios = np.array(first) / np.array(second)
-    draws = np.random.default_rng(seed).choice(ratios, (2000, len(ratios)))
+    return interval(np.array(first) / np.array(second), seed)
+
+
+def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Return the median of some values and its 95 % bootstrap interval."""
+    draws = np.random.default_rng(seed).choice(values, (2000, len(values)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)
+    return float(np.median(values)), float(low), float(high)
 
 
 def median(times: Sequence[float]) -> float:

@@ -1,0 +1,155 @@
+"""Units made into items: the row of every image, its bytes, and what the skew sidecar says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .backend import Backend, open_backend
+from .errors import CounterpoiseError
+from .order import Longs, Units
+from .pictures import Pictures, shard_table
+from .quarantine import quarantining
+from .records import compared_columns, schema
+from .selection import Part, Selection
+
+Item = dict[str, Any]
+Flags = npt.NDArray[np.bool_]
+#: What an item has besides the columns of a shard's Parquet, and what it has only where it is asked for.
+ADDED, RECORD = ("image", "skew", "weight", "copy"), "json"
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Images in their order: place of the part, place in the part, copy, and whether a batch ends with it."""
+
+    part: Longs
+    image: Longs
+    copy: Longs
+    last: Flags
+
+
+def check_fields(selection: Selection, fields: Sequence[str] | None) -> None:
+    """Refuse fields that items do not have, and axes of the same name as one of `ADDED`.
+
+    Raises:
+        CounterpoiseError: names the first.
+    """
+    taken = [axis for axis in selection.axes if axis in (*ADDED, RECORD)]
+    if taken:
+        raise CounterpoiseError(
+            f"axis {taken[0]!r} has the name of a field that items have besides the axes."
+        )
+    known = [*schema(selection.axes).names, RECORD]
+    strange = [name for name in fields or () if name not in known]
+    if strange:
+        raise CounterpoiseError(
+            f"field {strange[0]!r}: items have no such field; known are {', '.join(known)}."
+        )
+
+
+def items(
+    selection: Selection, units: Units, members: int, last: Flags, fields: Sequence[str] | None = None
+) -> Iterator[tuple[Item, bool]]:
+    """The items of some units of one window, each with whether a batch ends with it; files are open meanwhile.
+
+    Args:
+        selection: what is handed out.
+        units: sets or images, in their order.
+        members: images in a unit.
+        last: whether a batch ends with the unit.
+        fields: columns that an item has besides its key, RECORD for the record as it is in the tar; None for all.
+
+    Raises:
+        ShardDamaged: a file is not what the manifests name.
+    """
+    images = _images(selection, units, members, last)
+    backend, parts = open_backend(selection.dataset), selection.parts
+    with ExitStack() as stack:
+        opened = {
+            int(place): stack.enter_context(_opened(backend, parts[place]))
+            for place in np.unique(images.part)
+        }
+        sound = [
+            _sound(backend, pictures, parts[place], images.image[images.part == place])
+            for place, pictures in opened.items()
+        ]
+        rows = _rows(selection, images, _columns(selection, fields, all(sound)))
+        columns = (images.part, images.image, images.copy, images.last)
+        places = zip(*(column.tolist() for column in columns), strict=True)
+        for row, (place, image, copy, ends) in zip(rows, places, strict=True):
+            part = parts[place]
+            with quarantining(backend, part):
+                added = _added(opened[place], int(part.places[image]), row, fields)
+            item = row if fields is None else {name: row[name] for name in ("key", *fields) if name in row}
+            item.update(added)
+            item["skew"] = None if part.skew is None else float(part.skew[image])
+            item["weight"] = 1.0 if part.weight is None else float(part.weight[image])
+            item["copy"] = copy
+            yield item, ends
+
+
+def _opened(backend: Backend, part: Part) -> Pictures:
+    with quarantining(backend, part):
+        return Pictures(backend, part.tar, part.pairs)
+
+
+def _sound(backend: Backend, opened: Pictures, part: Part, images: Longs) -> bool:
+    with quarantining(backend, part):
+        return opened.sound(part.places[images].tolist())
+
+
+def _added(opened: Pictures, place: int, row: Item, fields: Sequence[str] | None) -> Item:
+    """What comes from the tar."""
+    if fields is None or RECORD not in fields:
+        return {"image": opened.read(place, row)}
+    image, record = opened.read_pair(place, row)
+    return {"image": image, RECORD: record}
+
+
+def _columns(selection: Selection, fields: Sequence[str] | None, sound: bool) -> list[str] | None:
+    """Columns to read: also those that images are compared with which were not yet found sound; None for all."""
+    if fields is None:
+        return None
+    wanted = {"key", *fields, *([] if sound else compared_columns(selection.axes))}
+    return [name for name in schema(selection.axes).names if name in wanted]
+
+
+def _images(selection: Selection, units: Units, members: int, last: Flags) -> _Images:
+    """The images of units, those left out that have fewer copies."""
+    image = (units.unit[:, None] * members + np.arange(members)).ravel()
+    part, copy = np.repeat(units.part, members), np.repeat(units.copy, members)
+    of = np.repeat(np.arange(len(last)), members)
+    there = np.ones(len(image), bool)
+    for place in np.unique(part):
+        multiplicity = selection.parts[place].multiplicity
+        if multiplicity is not None:
+            mine = part == place
+            there[mine] = multiplicity[image[mine]] > copy[mine]
+    of = of[there]
+    ends = np.diff(of, append=-1) != 0  # the unit's last image that is there
+    return _Images(part[there], image[there], copy[there], ends & last[of])
+
+
+def _rows(selection: Selection, images: _Images, columns: list[str] | None) -> Iterator[Item]:
+    """Rows of the Parquet files in the order of the images; of every file, only those are held."""
+    backend, axes = open_backend(selection.dataset), list(selection.axes)
+    tables = []
+    for place in np.unique(images.part):
+        part = selection.parts[place]
+        rows = part.rows[images.image[images.part == place]]
+        with quarantining(backend, part):
+            tables.append(shard_table(backend, part.parquet, axes, columns).take(rows))
+    order = np.empty(len(images.part), np.int64)
+    order[np.argsort(images.part, kind="stable")] = np.arange(len(order))
+    table = pa.concat_tables(tables).combine_chunks().take(order)
+    del tables
+    for chunk in table.to_batches(max_chunksize=_CHUNK):
+        yield from chunk.to_pylist()

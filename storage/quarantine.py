@@ -1,0 +1,89 @@
+"""Damaged data files out of the way: moved to `quarantine/`, never deleted, so that a run makes them again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from typing import Protocol
+
+from .backend import Backend, open_backend
+from .errors import CounterpoiseError, FileMissing, ShardDamaged
+from .shardfile import FileRecord
+
+_AGAIN = "`counterpoise generate` with the dataset's spec makes it again."
+_BY_HAND = f"`counterpoise verify --quarantine` moves it out of the way, then {_AGAIN}"
+
+
+class DataFiles(Protocol):
+    """A shard, as far as its data files go."""
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """The data files."""
+
+
+@contextmanager
+def quarantining(backend: Backend, record: DataFiles, move: bool = True) -> Iterator[None]:
+    """Inside the block, a data file of the shard that turns out damaged is moved, and the error says where to.
+
+    Nothing is moved on one look: each file is read again before, since a disk or a cable may be at fault, or another
+    reader may have been faster. Where the folder cannot be written, or `move` is False, the error says what to run.
+
+    Raises:
+        ShardDamaged: that of the block, with what was done and what is to be done.
+    """
+    try:
+        yield
+    except ShardDamaged as error:
+        damaged = damaged_files(backend, record)
+        if not damaged:
+            raise
+        raise ShardDamaged(" ".join([str(error), *dispose(backend, damaged, move)])) from error
+
+
+def damaged_files(backend: Backend, record: DataFiles) -> list[FileRecord]:
+    """Data files of a shard that are there, and are not what the manifest names."""
+    again = open_backend(str(backend), anew=True)
+    return [file for file in record.files if again.exists(file.path) and not _is_sound(again, file)]
+
+
+def dispose(backend: Backend, damaged: list[FileRecord], move: bool = True) -> list[str]:
+    """Move damaged files, if they can be moved; a sentence for each way it went."""
+    lines: list[str] = []
+    for file in damaged:
+        try:
+            new = backend.quarantine(file.path) if move else None
+        except FileMissing:
+            lines.append(f"{file.name} was moved out of the way by somebody else meanwhile: {_AGAIN}")
+            continue
+        except CounterpoiseError:
+            new = None
+        lines.append(_BY_HAND if new is None else f"{file.name} was moved to {backend.where(new)}: {_AGAIN}")
+    return list(dict.fromkeys(lines))
+
+
+def _is_sound(backend: Backend, file: FileRecord) -> bool:
+    try:
+        with backend.open(file.path) as opened:
+            check_bytes(opened, file.bytes, file.sha256, os.fspath(file.path))
+    except ShardDamaged:
+        return False
+    return True
+
+
+def check_length(found: int, size: int, where: str) -> None:
+    """Length of a file against its manifest."""
+    if found != size:
+        raise ShardDamaged(f"{where} is damaged: {found} bytes, its manifest says {size}.")
+
+
+def check_bytes(file: BufferedIOBase, size: int, digest: str, where: str) -> None:
+    """Length and hash of an open file, which is then at its start again."""
+    check_length(file.seek(0, os.SEEK_END), size, where)
+    file.seek(0)
+    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+        raise ShardDamaged(f"{where} is damaged: its sha256 is not the one in its manifest.")
+    file.seek(0)
