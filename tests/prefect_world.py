@@ -179,4 +179,5 @@ def broken(*_: Any, **__: Any) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
     print(json.dumps(main(Path(sys.argv[1]))))
