@@ -103,7 +103,8 @@ def check_stopped_run(dataset: Path, error: CounterpoiseError) -> None:
     assert "\n" not in str(error) and os.strerror(errno.ENOSPC) in str(error)
     assert [name for name in dataset.rglob("*") if ".tmp-" in name.name] == []
     if (dataset / "plan.parquet").exists():
-        assert [line for line in verify(dataset) if "left over" not in line] == []
+        known = ("left over", "is not the newest version")  # the next run takes or mends them
+        assert [line for line in verify(dataset) if not any(text in line for text in known)] == []
 
 
 def test_the_spill_of_a_question_finds_no_room(
