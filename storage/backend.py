@@ -9,6 +9,7 @@ making are removed.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import os
 import signal
@@ -137,6 +138,19 @@ def fault_point(name: str) -> None:
     wanted = os.environ.get("COUNTERPOISE_FAULT")
     if wanted and wanted in (name, f"#{next(_steps)}"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_hashed(file: Any, chunks: Iterable[bytes], kind: str) -> tuple[int, str]:
+    """Write bytes of a `kind` (the file's suffix) to an open file and flush it; returns how many, and their sha256."""
+    digest, size = hashlib.sha256(), 0
+    fault_point(f"{kind}.opened")
+    for chunk in chunks:
+        file.write(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+        fault_point(f"{kind}.written")
+    file.flush()
+    return size, digest.hexdigest()
 
 
 def open_backend(dataset: str | os.PathLike[str], anew: bool = False) -> Backend:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -202,18 +201,11 @@ class LocalStaging:
         path = self._root / f"{name}{STAGED_MARK}{secrets.token_hex(8)}"
         self._paths.append(path)
         kind = name.rsplit(".", 1)[-1]
-        digest, size = hashlib.sha256(), 0
         with _open_new(path) as file:
-            backend.fault_point(f"{kind}.opened")
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                backend.fault_point(f"{kind}.written")
-            file.flush()
+            size, digest = backend.write_hashed(file, chunks, kind)
             os.fsync(file.fileno())
         backend.fault_point(f"{kind}.synced")
-        return LocalStaged(path, size, digest.hexdigest())
+        return LocalStaged(path, size, digest)
 
     def put(self, staged: LocalStaged, name: str) -> None:
         """Give a staged file its final name; one of that name is replaced at once, never half."""

@@ -7,7 +7,6 @@ manifest is created by a conditional put (`If-None-Match: *`), which the store g
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import tempfile
@@ -71,16 +70,9 @@ class ObjectStaging:
         """Write bytes that are to become `name` into a temporary file."""
         kind = name.rsplit(".", 1)[-1]
         file = self._opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        digest, size = hashlib.sha256(), 0
-        backend.fault_point(f"{kind}.opened")
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            backend.fault_point(f"{kind}.written")
-        file.flush()
+        size, digest = backend.write_hashed(file, chunks, kind)
         backend.fault_point(f"{kind}.synced")
-        return ObjectStaged(file, size, digest.hexdigest())
+        return ObjectStaged(file, size, digest)
 
     def put(self, staged: ObjectStaged, name: str) -> None:
         """Upload a staged file under its final name; one of that name is replaced at once, never half."""
