@@ -91,16 +91,29 @@ def test_one_softmax_is_the_same_attention_for_every_value(
 ) -> None:
     draw = torch.Generator().manual_seed(0)
     query, key = (torch.randn(3, n, 8, generator=draw) for n in (pixels, keys))
-    wider = int(keys == 50)  # fused attention over expanded queries takes values of one width
-    values = [torch.randn(3, keys, 8 + wider * k, generator=draw) for k in range(count)]
+    values = [torch.randn(3, keys, 8 + k, generator=draw) for k in range(count)]
     mask = torch.zeros(1, 1, keys)
     mask[..., 30:] = -1e4
     monkeypatch.setattr(formulas, "BUDGET", 64 * 150)
     for limit in (None, mask):
-        found = formulas.one_softmax(query, key, values, limit)
+        found = [torch.zeros(3, pixels, value.shape[-1]) for value in values]
+        formulas.one_softmax(query, key, values, found, limit)
         for one, value in zip(found, values, strict=True):
             maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
             assert torch.allclose(one, maps @ value, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [5, 128, 300, 2000])
+def test_fused_attention_is_added_in_slices(pixels: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, n, 8, generator=draw) for n in (pixels, 50, 50))
+    mask = torch.zeros(1, 1, 50)
+    mask[..., 30:] = -1e4
+    for limit in (None, mask):
+        found = torch.ones(3, pixels, 8)
+        formulas.add_plain(query, key, value, found, limit)
+        maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
+        assert torch.allclose(found, 1 + maps @ value, atol=1e-5)
 
 
 def test_masks_the_first_term_takes_the_bases_and_the_second_the_edits() -> None:

@@ -16,6 +16,8 @@ from torch.nn import functional
 #: Most entries of a map that exist at a time, and most as a share of the values. Slices cost less the longer they are; with
 #: a third of the values' size the peak of memory stays under plain attention's, which holds every query and key.
 BUDGET, SHARE = 1 << 22, 0.35
+#: Fewest pixels of a term that exist beside what it is added to; of large layers it is an eighth.
+SLICE = 128
 
 
 def wide(values: Tensor) -> Tensor:
@@ -36,28 +38,25 @@ def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None)
 
 
 def one_softmax(
-    query: Tensor, key: Tensor, values: Sequence[Tensor], mask: Tensor | None = None
-) -> list[Tensor]:
+    query: Tensor, key: Tensor, values: Sequence[Tensor], results: Sequence[Tensor], mask: Tensor | None = None
+) -> None:
     """A_b [V_1 | ... | V_n]: one base's map over several values, each slice of it made once and dropped.
 
-    Costs the products of one map instead of n. Where fused attention over expanded queries should win it is taken: on
-    a GPU, since it never leaves the chip (not measured), and for a single edit of a large layer (measured).
+    Costs the products of one map instead of n. Where fused attention of each value should win it is taken: on a GPU,
+    since it never leaves the chip (not measured), and for a single edit of a large layer (measured).
 
     Args:
         query: (H, P, D) of the base.
         key: (H, T, D) of the base.
         values: n of (H, T, E).
+        results: n of (H, P, E), added to.
         mask: (1, 1, T), added before the softmax.
-
-    Returns:
-        n of (H, P, E).
     """
     if query.is_cuda or (len(values) == 2 and key.shape[1] > 2048):
-        batch = (len(values), *(-1,) * query.dim())
-        stacked = torch.stack(list(values))
-        return list(plain(query.expand(batch), key.expand(batch), stacked, mask).unbind())
+        for value, result in zip(values, results, strict=True):
+            add_plain(query, key, value, result, mask)
+        return
     heads, pixels, channels = query.shape
-    found = [value.new_empty(heads, pixels, value.shape[-1]) for value in values]
     budget = min(BUDGET, SHARE * sum(value.numel() for value in values))
     size = max(16, int(budget / (heads * key.shape[1])))
     columns, scale, nothing = key.transpose(1, 2), channels**-0.5, query.new_empty(())
@@ -65,9 +64,25 @@ def one_softmax(
         rows = slice(start, min(start + size, pixels))
         scores = wide(torch.baddbmm(nothing, query[:, rows], columns, beta=0, alpha=scale))
         weights = (scores if mask is None else scores + mask).softmax(-1).to(query.dtype)
-        for out, value in zip(found, values, strict=True):
-            out[:, rows] = torch.bmm(weights, value)
-    return found
+        for result, value in zip(results, values, strict=True):
+            result[:, rows] += torch.bmm(weights, value)
+
+
+def add_plain(query: Tensor, key: Tensor, value: Tensor, result: Tensor, mask: Tensor | None = None) -> None:
+    """Add A V to what is there; on a CPU in slices of its pixels, so that it takes no room.
+
+    Args:
+        query: (H, P, D).
+        key: (H, T, D).
+        value: (H, T, E).
+        result: (H, P, E), added to.
+        mask: (1, 1, T), added before the softmax.
+    """
+    pixels = query.shape[1]
+    size = pixels if query.is_cuda else max(SLICE, pixels // 8)
+    for start in range(0, pixels, size):
+        rows = slice(start, start + size)
+        result[:, rows] += plain(query[None, :, rows], key[None], value[None], mask)[0]
 
 
 def guided(empty: Tensor, asked: Tensor, strength: float) -> Tensor:

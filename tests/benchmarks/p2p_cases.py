@@ -23,7 +23,7 @@ from generators.engine import SetRequest
 from generators.p2p.align import Alignment
 from generators.p2p.attention import Control, FollowBase, attend
 from generators.p2p.blend import Blend, WordMaps
-from generators.p2p.formulas import injected_values, kept_values, one_softmax
+from generators.p2p.formulas import injected_values, kept_values
 from generators.p2p.install import attention_edit
 from generators.p2p.plan import EditPlan, make_plan, with_empty_half
 from generators.paperdolls.evaluation import BLEND
@@ -96,10 +96,11 @@ def self_core(method: str, case: Case) -> Run:
         drawn(k, n, case.heads, case.pixels, 64) for k, n in enumerate((needed, needed, rows))
     )
     step = a_plan(case.edits, guided=False).at(EARLY)
+    every = list(range(rows))
     return {
         "plain": lambda: functional.scaled_dot_product_attention(query, key, value),
         "explicit": lambda: explicit_core(query, key, value, step, is_cross=False),
-        "ours": lambda: one_softmax(query[0], key[0], list(value)),
+        "ours": lambda: attend(query, key, [0], value[:1], {0: every[1:]}, value, None),
     }[method]
 
 
