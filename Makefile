@@ -1,5 +1,6 @@
 # `make help` lists the verbs. Each makes .venv and installs from constraints.txt first, where it must.
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -15,8 +16,8 @@ install: $(STAMP)  ## make .venv and install everything
 demo: $(STAMP)  ## the main job: spec to shards and report, in out/demo
 	$(BIN)/counterpoise demo --out out/demo || [ $$? -eq 3 ]  # 3: some sets fell short, and were named
 
-test: $(STAMP)  ## the default tests: no network, no GPU
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the default tests: no network, no GPU; in JOBS processes, 2 unless told otherwise
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take long
 	$(BIN)/python -m pytest -m slow

@@ -24,6 +24,7 @@ from torch import distributed
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from storage import CounterpoiseError
+from storage.checked import Checked
 from storage.dealing import Dealing, check_count, check_state, make_state
 from storage.items import check_fields
 from storage.manifest import Where
@@ -71,10 +72,10 @@ class Batches(IterableDataset[Batch]):
             raise CounterpoiseError(f"rank {rank} and world_size {world_size}: both or none are wanted.")
         if rank is not None:
             check_count("rank", rank, 0, world_size)
-        self._dataset, self._split, self._verdicts, self._skew = dataset, split, verdicts, skew
+        self._dataset, self._split, self._verdicts = dataset, split, verdicts
         self._ranks = None if rank is None or world_size is None else (rank, world_size)
         self._settings, self._fields = dealing, fields
-        self._selection = select(dataset, split, skew, verdicts)
+        self._select(skew)
         self._dealing()
         check_fields(self._selection, fields)
         # Seen by workers that persist, too: epoch, batch to begin at, how often another sidecar was given.
@@ -118,8 +119,7 @@ class Batches(IterableDataset[Batch]):
         """
         check_count("epoch", epoch, 0)
         if skew is not None and skew != self._skew:
-            self._selection = select(self._dataset, self._split, skew, self._verdicts)
-            self._skew = skew
+            self._select(skew)
             self._sidecars += 1
             self._shared[2] = self._sidecars
         if epoch != self.epoch:
@@ -152,6 +152,11 @@ class Batches(IterableDataset[Batch]):
         start = self._start()
         self._now = replace(start, batches=start.batches + batches)
 
+    def _select(self, skew: str | None) -> None:
+        self._selection, self._skew = select(self._dataset, self._split, skew, self._verdicts), skew
+        # Which tars one of the workers has compared with their manifests.
+        self._checked = torch.zeros(len(self._selection.parts), dtype=torch.int64).share_memory_()
+
     def _start(self) -> _Place:
         """Where an iteration begins."""
         epoch, batches, _ = self._shared.tolist()
@@ -175,9 +180,11 @@ class Batches(IterableDataset[Batch]):
     def _stream(self, place: _Place, worker: int = 0, workers: int = 1) -> Stream:
         rank, _ = self._rank_and_size()
         state = make_state(self._selection, self._dealing(), place.epoch, place.batches)
+        checked = Checked(self._checked.numpy(), worker, workers) if workers > 1 else None
         return Stream(
-            self._selection, self._dealing(), rank, worker, workers, fields=self._fields, state=state
-        )
+            self._selection, self._dealing(), rank, worker, workers,
+            fields=self._fields, state=state, checked=checked,
+        )  # fmt: skip
 
     def _dealing(self) -> Dealing:
         try:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .backend import Backend, open_backend
+from .checked import Checked
 from .errors import CounterpoiseError
 from .order import Longs, Units
 from .pictures import Pictures, shard_table
@@ -56,7 +57,12 @@ def check_fields(selection: Selection, fields: Sequence[str] | None) -> None:
 
 
 def items(
-    selection: Selection, units: Units, members: int, last: Flags, fields: Sequence[str] | None = None
+    selection: Selection,
+    units: Units,
+    members: int,
+    last: Flags,
+    fields: Sequence[str] | None = None,
+    checked: Checked | None = None,
 ) -> Iterator[tuple[Item, bool]]:
     """The items of some units of one window, each with whether a batch ends with it; files are open meanwhile.
 
@@ -66,6 +72,7 @@ def items(
         members: images in a unit.
         last: whether a batch ends with the unit.
         fields: columns that an item has besides its key, RECORD for the record as it is in the tar; None for all.
+        checked: what workers that share the window tell each other.
 
     Raises:
         ShardDamaged: a file is not what the manifests name.
@@ -78,8 +85,8 @@ def items(
             for place in np.unique(images.part)
         }
         sound = [
-            _sound(backend, pictures, parts[place], images.image[images.part == place])
-            for place, pictures in opened.items()
+            _sound(backend, opened[place], place, parts[place], images.image[images.part == place], checked)
+            for place in (checked.order(list(opened)) if checked else opened)
         ]
         rows = _rows(selection, images, _columns(selection, fields, all(sound)))
         columns = (images.part, images.image, images.copy, images.last)
@@ -101,9 +108,11 @@ def _opened(backend: Backend, part: Part) -> Pictures:
         return Pictures(backend, part.tar, part.pairs)
 
 
-def _sound(backend: Backend, opened: Pictures, part: Part, images: Longs) -> bool:
+def _sound(
+    backend: Backend, opened: Pictures, place: int, part: Part, images: Longs, checked: Checked | None
+) -> bool:
     with quarantining(backend, part):
-        return opened.sound(part.places[images].tolist())
+        return opened.sound(part.places[images].tolist(), place, checked)
 
 
 def _added(opened: Pictures, place: int, row: Item, fields: Sequence[str] | None) -> Item:

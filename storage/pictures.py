@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from .backend import Backend
 from .canonical import sha256
+from .checked import Checked
 from .errors import CounterpoiseError, ShardDamaged
 from .images import image_suffix
 from .plan import read_table
@@ -115,7 +116,8 @@ class Pictures:
         self._file = backend.open(tar.path)
         try:
             check_length(_length(self._file), tar.bytes, self._where)
-            self._places = _places(backend, self._file, tar, pairs)
+            self._identity = _identity(backend, self._file, tar)
+            self._places = _places(self._identity, self._file, pairs, self._where)
         except BaseException:
             self._file.close()
             raise
@@ -130,22 +132,31 @@ class Pictures:
         """Close the tar."""
         self._file.close()
 
-    def sound(self, places: Sequence[int]) -> bool:
+    def sound(self, places: Sequence[int], part: int = 0, checked: Checked | None = None) -> bool:
         """Were the images at all these places found sound, so that no row is needed any more to compare them with?
 
         Where at least half of a tar's images are wanted, its sha256 is compared with its manifest's at first use; that
         takes less time than to compare pair by pair, and nothing is left to compare.
 
+        Args:
+            places: of the images that are wanted.
+            part: the tar's number among its workers.
+            checked: what workers tell each other, each of which wants its share of the images.
+
         Raises:
             ShardDamaged: the sha256 is another.
         """
-        sound = self._places.sound
+        sound, workers = self._places.sound, checked.workers if checked else 1
         wanted = {place for place in places if not sound[place]}
-        if wanted and 2 * len(wanted) >= len(sound):
+        if not wanted or 2 * len(wanted) * workers < len(sound):
+            return not wanted
+        if checked is None or self._identity is None:
             check_bytes(self._file, self._tar.bytes, self._tar.sha256, self._where)
-            sound[:] = bytes([1]) * len(sound)
-            return True
-        return not wanted
+        elif not checked.knows(part, self._identity):
+            check_bytes(self._file, self._tar.bytes, self._tar.sha256, self._where)
+            checked.note(part, self._identity)
+        sound[:] = bytes([1]) * len(sound)
+        return True
 
     def read(self, place: int, row: Mapping[str, Any]) -> bytes:
         """The encoded image at a place of the tar, which its row of the Parquet describes.
@@ -216,9 +227,8 @@ def _length(file: BufferedIOBase) -> int:
     return size
 
 
-def _places(backend: Backend, file: BufferedIOBase, tar: FileRecord, pairs: int) -> Places:
+def _places(identity: Identity | None, file: BufferedIOBase, pairs: int, where: str) -> Places:
     """The places of a tar's images, from memory if it was open before and did not change."""
-    where, identity = backend.where(tar.path), _identity(backend, file, tar)
     if identity is None:
         return Places(file, pairs, where)
     found = _remembered.pop(identity, None) or Places(file, pairs, where)

@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from .shardfile import FileRecord, ShardRecord
 from .sidecar import Sidecar, read_sidecar
 from .verdicts import rejected_sets
 
+_READERS = 4
 _NAMES = ["key", "set_id", "member", "kept", "split", "concept"]
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -119,7 +121,10 @@ def select(
     finder = _Finder(
         backend, list(manifest.axes), math.prod(map(len, manifest.axes.values())), split, rejected
     )
-    keyed = [found for shard in shards if (found := finder.part(shard))]
+    with ThreadPoolExecutor(
+        _READERS
+    ) as readers:  # what is read waits for disks or networks, the rest lets others run
+        keyed = [found for found in readers.map(finder.part, shards) if found]
     if not keyed:
         raise CounterpoiseError(finder.nothing())
     sidecar = read_sidecar(dataset, skew) if skew is not None else None
@@ -154,7 +159,6 @@ class _Finder:
         self._split = split
         self._rejected = pa.array(list(rejected), pa.string())
         self._splits: set[str] = set()
-        self._kept = 0
 
     def part(self, shard: ShardRecord) -> tuple[Part, pa.ChunkedArray] | None:
         """What a shard has to hand out, with the images' keys."""
@@ -165,7 +169,6 @@ class _Finder:
         kept = table.take(rows)
         self._check(shard, kept)
         self._splits.update(pc.unique(kept["split"]).to_pylist())
-        self._kept += len(rows)
         good = pc.invert(pc.is_in(kept["set_id"], value_set=self._rejected))
         if self._split is not None:
             good = pc.and_(good, pc.equal(kept["split"], self._split))
@@ -188,7 +191,7 @@ class _Finder:
 
     def nothing(self) -> str:
         """Why nothing was found to hand out."""
-        if not self._kept:
+        if not self._splits:
             return f"{self._backend}: no finished shard has kept images; run `counterpoise generate` first."
         if self._split is not None and self._split not in self._splits:
             known = ", ".join(sorted(self._splits))

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
+from .checked import Checked
 from .dealing import Dealing, check_count, check_state, make_state, units_per_rank
 from .errors import CounterpoiseError
 from .items import Item, check_fields, items
@@ -102,6 +103,7 @@ class Stream(Iterator[Item]):
         epoch: int | None = None,
         fields: Sequence[str] | None = None,
         state: Mapping[str, Any] | None = None,
+        checked: Checked | None = None,
     ) -> None:
         """Find the place to begin at; no image is read yet."""
         check_count("workers", workers, 1)
@@ -111,6 +113,7 @@ class Stream(Iterator[Item]):
             check_count("epoch", epoch, 0)
         check_fields(selection, fields)
         self._selection, self._dealing, self._fields = selection, dealing, fields
+        self._checked = checked
         self._rank, self._worker, self._workers = rank, worker, workers
         self._epoch = epoch or 0
         self.done = 0 if state is None else self._resumed(state, epoch)
@@ -191,4 +194,6 @@ class Stream(Iterator[Item]):
             mine = (units.position % ranks == self._rank) & (place // size % self._workers == self._worker)
             last = (place % size == size - 1) | (place == self.unit_count - 1)
             if mine.any():
-                yield from items(self._selection, units.where(mine), self._members, last[mine], self._fields)
+                yield from items(
+                    self._selection, units.where(mine), self._members, last[mine], self._fields, self._checked
+                )

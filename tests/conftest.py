@@ -1,7 +1,8 @@
-"""What all tests share: steady examples of hypothesis, and an S3 store for those that ask for one."""
+"""What all tests share: steady examples of hypothesis, and places and datasets for those that ask for them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from hypothesis import settings
 from place_world import Place, bucket, folder
 from s3_server import S3, environment, running
+
+# Processes side by side share the cores: one thread each, also in the processes that they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Without a clock or a dice: the same examples on every machine, however loaded it is.
 settings.register_profile("steady", deadline=None, derandomize=True)

@@ -12,16 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from storage_world import NAMES, reseal, tar_path
 from stream_world import keys, make
 
 from storage import CounterpoiseError, ShardDamaged, list_shards, pictures
+from storage.checked import Checked
+from storage.dealing import Dealing
 from storage.local import LocalBackend
 from storage.pictures import Pictures, shard_table
+from storage.quarantine import check_bytes
 from storage.records import rows_to_parquet
+from storage.selection import select
 from storage.shardfile import ShardRecord
-from storage.stream import stream
+from storage.stream import Stream, stream
 from storage.tarball import header, tar_blocks, tar_members
 
 SHARDS, SETS = 3, 2
@@ -146,6 +152,49 @@ def test_the_second_use_hashes_nothing(dataset: Path, monkeypatch: pytest.Monkey
     hashed.clear()
     checked.clear()
     assert [item["image"] for item in stream(dataset, **options)] == first and hashed == checked == []
+
+
+def workers_batches(
+    dataset: Path, table: npt.NDArray[np.int64], monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], list[str]]:
+    """Keys that two workers hand out, each as in a process of its own, and the tars that they hashed."""
+    hashed: list[str] = []
+    real = check_bytes
+    monkeypatch.setattr(pictures, "check_bytes", lambda *facts: (hashed.append(facts[3]), real(*facts)))
+    found: list[str] = []
+    for worker in range(2):
+        forget()
+        dealing = Dealing(batch_size=1, keep_sets=False)
+        checked = Checked(table, worker, 2)
+        made = Stream(select(dataset), dealing, worker=worker, workers=2, fields=(), checked=checked)
+        found += [item["key"] for batch in made.batches() for item in batch]
+    return found, hashed
+
+
+def test_workers_hash_a_tar_only_once(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = np.zeros(SHARDS, np.int64)
+    found, hashed = workers_batches(dataset, table, monkeypatch)
+    assert sorted(found) == sorted(keys(dataset, None)) and len(set(hashed)) == len(hashed) == SHARDS
+
+
+def test_a_tar_that_changed_since_another_worker_checked_it_is_hashed_again(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = np.zeros(SHARDS, np.int64)
+    workers_batches(dataset, table, monkeypatch)
+    shard = list_shards(dataset)[1]
+    path = tar_path(dataset, shard)
+    content = path.read_bytes()
+    path.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
+    with pytest.raises(ShardDamaged, match="its sha256 is not the one in its manifest"):
+        workers_batches(dataset, table, monkeypatch)
+
+
+def test_workers_begin_with_different_tars() -> None:
+    table = np.zeros(8, np.int64)
+    assert Checked(table, 1, 2).order(range(5)) == [2, 3, 4, 0, 1]
+    assert {Checked(table, worker, 4).order(range(8))[0] for worker in range(4)} == {0, 2, 4, 6}
+    assert not Checked(table).knows(0, ("here", 0)), "0 is nothing"
 
 
 def test_what_is_remembered_is_bounded(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,11 @@ def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None)
 
 
 def one_softmax(
-    query: Tensor, key: Tensor, values: Sequence[Tensor], results: Sequence[Tensor], mask: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    values: Sequence[Tensor],
+    results: Sequence[Tensor],
+    mask: Tensor | None = None,
 ) -> None:
     """A_b [V_1 | ... | V_n]: one base's map over several values, each slice of it made once and dropped.
 
