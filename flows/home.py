@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def prepare_prefect(verbose: bool = False) -> None:
         verbose: show Prefect's log on the terminal; without, errors are told once, by the command.
     """
     if not {"PREFECT_HOME", "PREFECT_API_URL"} & set(os.environ):
-        os.environ["PREFECT_HOME"] = str(prefect_home())
+        os.environ["PREFECT_HOME"] = str(home := prefect_home())
+        with contextlib.suppress(OSError):  # Prefect makes the last folder of it alone, and says so if it cannot
+            home.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "240")
     os.environ.setdefault("PREFECT_RESULTS_DEFAULT_SERIALIZER", "json")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -122,6 +122,16 @@ def test_the_users_own_prefect_settings_stay(monkeypatch: pytest.MonkeyPatch) ->
     assert environment["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
 
 
+def test_the_folder_that_prefects_home_lies_in_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a fresh checkout: Prefect makes the last folder alone, and without it waits in vain for its database."""
+    monkeypatch.setattr("flows.home.os.environ", {})
+    monkeypatch.setattr("flows.home.prefect_home", lambda: tmp_path / "out" / "prefect")
+    prepare_prefect()
+    assert (tmp_path / "out").is_dir()
+
+
 def test_prefect_lives_where_make_ui_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     environment: dict[str, str] = {}
     monkeypatch.setattr("flows.home.os.environ", environment)
