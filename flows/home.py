@@ -24,7 +24,9 @@ def prepare_prefect(verbose: bool = False) -> None:
     """
     if not {"PREFECT_HOME", "PREFECT_API_URL"} & set(os.environ):
         os.environ["PREFECT_HOME"] = str(home := prefect_home())
-        with contextlib.suppress(OSError):  # Prefect makes the last folder of it alone, and says so if it cannot
+        with contextlib.suppress(
+            OSError
+        ):  # Prefect makes the last folder of it alone, and says so if it cannot
             home.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "240")
     os.environ.setdefault("PREFECT_RESULTS_DEFAULT_SERIALIZER", "json")
