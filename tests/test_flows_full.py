@@ -79,7 +79,7 @@ def test_read_only_output(disk: Disk, capsys: pytest.CaptureFixture[str], tmp_pa
     assert published(disk.path / "data") == before
 
 
-@pytest.mark.parametrize("step", [31, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [31, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_no_room_at_any_step_of_a_run(tmp_path: Path, step: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         steps = refuse_at(10**6, patch)
