@@ -1,0 +1,217 @@
+"""Intervals of Skew by a bootstrap that resamples sets, or rows where no sets are known.
+
+Not printed in the paper, our reading. Letters: U units (sets, or kinds of rows), B draws, K values, C concepts.
+
+Drawn are N - 1 of a stratum's N units, each counted N / (N - 1) times (Rao and Wu 1988), so that variances are right for
+small strata too. Strata are what the design of a pool fixes: the true concept, and for single rows also the values. The
+interval of a share lies on the scale of log odds, half an answer added to both sides (Haldane 1956), as wide as the
+variance of the resampled share and that of the two halves say, by Student's t over the sets that the concept was given in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .predictions import Ints, Predictions
+from .sampling import Floats
+from .skew_formula import share, skew
+
+_MOST = 2**21  # numbers held at a time
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """What is resampled.
+
+    Attributes:
+        rows: (r,), rows that stand for all: every row where sets are known, else one of each kind.
+        unit: (r,), the unit of each of them.
+        base: (U,), how many such units there are: 1 for a set, the number of such rows for a kind of rows.
+        stratum: (U,), from 0.
+    """
+
+    rows: Ints
+    unit: Ints
+    base: Ints
+    stratum: Ints
+
+
+def units_of(predictions: Predictions) -> Units:
+    """The sets; without them the different rows, with how many of each there are."""
+    rows = len(predictions)
+    truth = np.zeros(rows, np.int64) if predictions.concept is None else predictions.concept
+    if predictions.set_id is not None:
+        unit = predictions.set_id.codes
+        sets = len(predictions.set_id.values)
+        stratum = np.full(sets, len(predictions.concepts))
+        np.minimum.at(stratum, unit, truth)
+        return Units(np.arange(rows), unit, np.ones(sets, np.int64), _strata(stratum, np.ones(sets)))
+    cell = truth
+    for column in predictions.axes.values():
+        cell = cell * len(column.values) + column.codes
+    kind = cell * len(predictions.concepts) + predictions.predicted
+    _, first, base = np.unique(kind, return_index=True, return_counts=True)
+    return Units(first, np.arange(len(first)), base, _strata(cell[first], base))
+
+
+def _strata(code: Ints, base: npt.NDArray[np.generic]) -> Ints:
+    """Strata from 0; those of a single unit are joined, since one says nothing of how units differ."""
+    _, stratum = np.unique(code, return_inverse=True)
+    sizes = np.bincount(stratum, weights=base)
+    joined = np.where(sizes[stratum] < 2, -1, stratum)
+    if base[joined == -1].sum() == 1:
+        joined[joined == -1] = int(sizes.argmax())
+    _, again = np.unique(joined, return_inverse=True)
+    return again.astype(np.int64)
+
+
+def multiplicities(units: Units, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """How often each unit counts in each draw, some draws at a time, (b, U)."""
+    members = [np.flatnonzero(units.stratum == one) for one in range(int(units.stratum.max()) + 1)]
+    step = max(1, _MOST // len(units.base))
+    for start in range(0, draws, step):
+        found = np.zeros((min(step, draws - start), len(units.base)))
+        for mine in members:
+            size = int(units.base[mine].sum())
+            if size > 1:
+                drawn = rng.multinomial(size - 1, units.base[mine] / size, size=len(found))
+                found[:, mine] = drawn * (size / (size - 1))
+        yield found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """Where a concept was given.
+
+    Attributes:
+        units: (u,), places of the units.
+        counts: (u, K), how often each unit has it, by value.
+        base: how many units there are, kinds of rows counted by their rows.
+    """
+
+    units: Ints
+    counts: Floats
+    base: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spread:
+    """What the draws say of one axis.
+
+    Attributes:
+        share: (C, K), variance of the resampled share, half an answer added to both sides.
+        most, least: variance of the resampled MaxSkew and MinSkew.
+    """
+
+    share: Floats
+    most: float
+    least: float
+
+
+def given_in(units: Units, predicted: Ints, codes: Ints, concepts: Ints, values: int) -> list[Given]:
+    """For each of the concepts, (C,), where it was given; `predicted` and `codes` are of all rows, (n,)."""
+    said, value = predicted[units.rows], codes[units.rows]
+    found = []
+    for concept in concepts:
+        mine = said == concept
+        places, inverse = np.unique(units.unit[mine], return_inverse=True)
+        flat = np.bincount(inverse * values + value[mine], minlength=len(places) * values)
+        found.append(Given(places, flat.reshape(-1, values).astype(float), int(units.base[places].sum())))
+    return found
+
+
+def spreads(
+    units: Units,
+    axes: Sequence[tuple[Sequence[Given], Floats]],
+    smoothing: float,
+    draws: int,
+    rng: np.random.Generator,
+    advance: Callable[[], None],
+) -> list[Spread]:
+    """Resample all axes together.
+
+    Args:
+        units: what is resampled.
+        axes: for each axis where its concepts were given, and the target share, (C, K).
+        smoothing: of the Skew in MaxSkew and MinSkew, above 0.
+        draws: B.
+        rng: of the draws.
+        advance: called after each draw.
+    """
+    sums = [_Sums(given, target, smoothing) for given, target in axes]
+    for times in multiplicities(units, draws, rng):
+        for one in sums:
+            one.add(times)
+        for _ in times:
+            advance()
+    return [one.spread() for one in sums]
+
+
+class _Sums:
+    """Sums over the draws of one axis."""
+
+    def __init__(self, given: Sequence[Given], target: Floats, smoothing: float) -> None:
+        self._given, self._target, self._smoothing = given, target, smoothing
+        self._first, self._second = np.zeros(target.shape), np.zeros(target.shape)
+        self._most: list[Floats] = []
+        self._least: list[Floats] = []
+
+    def add(self, times: Floats) -> None:
+        """Some draws, (b, U)."""
+        most, least = np.zeros(len(times)), np.zeros(len(times))
+        values = self._target.shape[1]
+        for place, one in enumerate(self._given):
+            counts = times[:, one.units] @ one.counts
+            # less 1 / K, so that sums of squares lose nothing
+            off = (counts + 0.5) / (counts.sum(1, keepdims=True) + 1) - 1 / values
+            self._first[place] += off.sum(0)
+            self._second[place] += (off**2).sum(0)
+            skews = skew(share(counts, self._smoothing), self._target[place])
+            most += skews.max(1)
+            least += skews.min(1)
+        self._most.append(most / len(self._given))
+        self._least.append(least / len(self._given))
+
+    def spread(self) -> Spread:
+        """The variances."""
+        most, least = np.concatenate(self._most), np.concatenate(self._least)
+        draws = len(most)
+        variance = (self._second - self._first**2 / draws) / (draws - 1)
+        return Spread(np.maximum(variance, 0.0), float(most.var(ddof=1)), float(least.var(ddof=1)))
+
+
+def share_interval(counts: Ints, variance: Floats, sets: Ints) -> tuple[Floats, Floats]:
+    """95 % interval of the logarithm of each share, (C, K) twice.
+
+    Args:
+        counts: (C, K), answers by value.
+        variance: (C, K), of the resampled share.
+        sets: (C,), units that the concept was given in; a single one leaves the share unknown.
+    """
+    n = counts.sum(1, keepdims=True)
+    part = (counts + 0.5) / (n + 1)
+    halves = 0.25 * ((1 - part) ** 2 + part**2) / (n + 1) ** 2
+    width = students_t(sets - 1)[:, None] * np.sqrt(variance + halves) / (part * (1 - part))
+    middle = np.log(part / (1 - part))
+    return -np.logaddexp(0.0, width - middle), -np.logaddexp(0.0, -width - middle)
+
+
+def students_t(df: Ints | np.int64) -> Floats:
+    """The 97.5 % point of Student's t; infinite for 0 degrees of freedom.
+
+    Exact for 1 and 2, else Abramowitz and Stegun 26.7.5, right to 1 % at 3 and to 0.1 % from 5.
+    """
+    z, n = _Z, np.maximum(df, 3).astype(float)
+    terms = (
+        (z**3 + z) / (4 * n),
+        (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2),
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3),
+    )
+    exact = [df < 1, df == 1, df == 2]
+    return np.select(exact, [math.inf, math.tan(0.475 * math.pi), 0.95 / math.sqrt(0.04875)], z + sum(terms))
