@@ -51,7 +51,7 @@ class SkewSize:
     """SkewSize of one axis.
 
     Attributes:
-        value: skewness of the effects; None where they are all the same.
+        value: skewness of the effects; None where there is none.
         effects: Cramer's V by true concept.
     """
 
@@ -151,7 +151,12 @@ def cramers_v(table: Ints) -> float:
 
 
 def skewness(effects: Sequence[float] | Floats) -> float | None:
-    """Fisher-Pearson coefficient of skewness, m3 / m2^(3/2) of the central moments; None where all are the same."""
+    """Fisher-Pearson coefficient of skewness, m3 / m2^(3/2) of the central moments.
+
+    None where all effects are the same, and for fewer than three, which have none.
+    """
+    if len(effects) < 3:
+        return None
     off = np.asarray(effects, np.float64) - np.mean(effects)
     spread = float(np.mean(off**2))
     return float(np.mean(off**3)) / spread**1.5 if spread > 1e-24 else None

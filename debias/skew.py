@@ -147,7 +147,7 @@ class _Axis:
         shares = share(counts, self.smoothing)
         skews = skew(shares, target)
         units = np.array([one.base for one in there])
-        low, high = (side - np.log(target) for side in share_interval(counts, spread.share, units))
+        low, high = (side - np.log(target) for side in share_interval(counts, spread.count, units))
         fair = floors(given[used], target, self.smoothing, FLOORS, _rng(seed, "floor", self.axis))
         blocks = exchangeable(predictions, self.axis, column.codes)
         rng = _rng(seed, "permutation", self.axis)

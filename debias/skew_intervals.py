@@ -3,9 +3,10 @@
 Not printed in the paper, our reading. Letters: U units (sets, or kinds of rows), B draws, K values, C concepts.
 
 Drawn are N - 1 of a stratum's N units, each counted N / (N - 1) times (Rao and Wu 1988), so that variances are right for
-small strata too. Strata are what the design of a pool fixes: the true concept, and for single rows also the values. The
-interval of a share lies on the scale of log odds, half an answer added to both sides (Haldane 1956), as wide as the
-variance of the resampled share and that of the two halves say, by Student's t over the sets that the concept was given in.
+small strata too. Strata are what the design of a pool fixes: the true concept, and for single rows also the values. Of a
+share p = n_a / n the linear part n_a - p n is resampled, since n is as random as n_a. The interval lies on the scale of log
+odds with half an answer added to both sides (Haldane 1956); its width is Student's t, by the sets that the concept was
+given in, times the standard error, which is at least that of the two half answers.
 """
 
 from __future__ import annotations
@@ -92,11 +93,13 @@ class Given:
     Attributes:
         units: (u,), places of the units.
         counts: (u, K), how often each unit has it, by value.
+        share: (K,), n_a / n.
         base: how many units there are, kinds of rows counted by their rows.
     """
 
     units: Ints
     counts: Floats
+    share: Floats
     base: int
 
 
@@ -105,11 +108,11 @@ class Spread:
     """What the draws say of one axis.
 
     Attributes:
-        share: (C, K), variance of the resampled share, half an answer added to both sides.
+        count: (C, K), variance of the resampled n_a - p n; in answers.
         most, least: variance of the resampled MaxSkew and MinSkew.
     """
 
-    share: Floats
+    count: Floats
     most: float
     least: float
 
@@ -122,7 +125,9 @@ def given_in(units: Units, predicted: Ints, codes: Ints, concepts: Ints, values:
         mine = said == concept
         places, inverse = np.unique(units.unit[mine], return_inverse=True)
         flat = np.bincount(inverse * values + value[mine], minlength=len(places) * values)
-        found.append(Given(places, flat.reshape(-1, values).astype(float), int(units.base[places].sum())))
+        counts, base = flat.reshape(-1, values).astype(float), units.base[places]
+        answers = base @ counts
+        found.append(Given(places, counts, answers / answers.sum(), int(base.sum())))
     return found
 
 
@@ -158,20 +163,17 @@ class _Sums:
 
     def __init__(self, given: Sequence[Given], target: Floats, smoothing: float) -> None:
         self._given, self._target, self._smoothing = given, target, smoothing
-        self._first, self._second = np.zeros(target.shape), np.zeros(target.shape)
+        self._share, self._squares = [one.share for one in given], np.zeros(target.shape)
         self._most: list[Floats] = []
         self._least: list[Floats] = []
 
     def add(self, times: Floats) -> None:
         """Some draws, (b, U)."""
         most, least = np.zeros(len(times)), np.zeros(len(times))
-        values = self._target.shape[1]
         for place, one in enumerate(self._given):
             counts = times[:, one.units] @ one.counts
-            # less 1 / K, so that sums of squares lose nothing
-            off = (counts + 0.5) / (counts.sum(1, keepdims=True) + 1) - 1 / values
-            self._first[place] += off.sum(0)
-            self._second[place] += (off**2).sum(0)
+            off = counts - self._share[place] * counts.sum(1, keepdims=True)  # 0 on average
+            self._squares[place] += (off**2).sum(0)
             skews = skew(share(counts, self._smoothing), self._target[place])
             most += skews.max(1)
             least += skews.min(1)
@@ -181,9 +183,7 @@ class _Sums:
     def spread(self) -> Spread:
         """The variances."""
         most, least = np.concatenate(self._most), np.concatenate(self._least)
-        draws = len(most)
-        variance = (self._second - self._first**2 / draws) / (draws - 1)
-        return Spread(np.maximum(variance, 0.0), float(most.var(ddof=1)), float(least.var(ddof=1)))
+        return Spread(self._squares / len(most), float(most.var(ddof=1)), float(least.var(ddof=1)))
 
 
 def share_interval(counts: Ints, variance: Floats, sets: Ints) -> tuple[Floats, Floats]:
@@ -191,14 +191,14 @@ def share_interval(counts: Ints, variance: Floats, sets: Ints) -> tuple[Floats, 
 
     Args:
         counts: (C, K), answers by value.
-        variance: (C, K), of the resampled share.
+        variance: (C, K), of the resampled n_a - p n.
         sets: (C,), units that the concept was given in; a single one leaves the share unknown.
     """
-    n = counts.sum(1, keepdims=True)
-    part = (counts + 0.5) / (n + 1)
-    halves = 0.25 * ((1 - part) ** 2 + part**2) / (n + 1) ** 2
-    width = students_t(sets - 1)[:, None] * np.sqrt(variance + halves) / (part * (1 - part))
-    middle = np.log(part / (1 - part))
+    n = counts.sum(1, keepdims=True) + 1
+    part = (counts + 0.5) / n
+    halves = 0.25 * ((1 - part) ** 2 + part**2)
+    error = np.sqrt(np.maximum(variance, halves)) / (n * part * (1 - part))
+    width, middle = students_t(sets - 1)[:, None] * error, np.log(part / (1 - part))
     return -np.logaddexp(0.0, width - middle), -np.logaddexp(0.0, -width - middle)
 
 

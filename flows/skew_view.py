@@ -82,7 +82,7 @@ def _cell(cell: Cell) -> tuple[str, ...]:
 def _number(value: float) -> str:
     if math.isinf(value):
         return "-inf" if value < 0 else "inf"
-    return f"{value:.2f}".replace("-0.00", "0.00") if abs(value) >= 0.095 else f"{value:.3f}"
+    return f"{value:.2f}" if abs(value) >= 0.095 else f"{value:z.3f}"
 
 
 def _range(low: float, high: float) -> str:
@@ -106,4 +106,4 @@ def answer_lines(answers: Answers) -> Iterator[str]:
         yield f"recall      {mean:.1%} over {len(answers.recall)} concepts; lowest {named}"
     sizes = {axis: one.value for axis, one in answers.skew_size.items() if one.value is not None}
     if sizes:
-        yield f"SkewSize    {', '.join(f'{axis} {value:.2f}' for axis, value in sizes.items())}"
+        yield f"SkewSize    {', '.join(f'{axis} {_number(value)}' for axis, value in sizes.items())}"
