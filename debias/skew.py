@@ -22,8 +22,17 @@ from storage.errors import CounterpoiseError
 from .answers import answers_of
 from .predictions import Column, Ints, Predictions, axis_column
 from .sampling import Floats
-from .skew_formula import extremes, share, skew
-from .skew_intervals import Given, Spread, given_in, share_interval, spreads, students_t, units_of
+from .skew_formula import extremes, share, shrunk, skew
+from .skew_intervals import (
+    Given,
+    Spread,
+    extreme_errors,
+    given_in,
+    share_interval,
+    spreads,
+    students_t,
+    units_of,
+)
 from .skew_null import Fair, exchangeable, floors, null_scores, p_value
 from .skew_table import AxisSkew, Cell, Extreme, SkewTable
 
@@ -69,13 +78,13 @@ def skew_table_from(
     used = _used(predictions, given, min_count, only)
     columns = {axis: axis_column(predictions, axis) for axis in names}
     units = units_of(predictions)
-    asked, where = [], []
     for axis, column in columns.items():
-        wanted = targets(predictions, axis, column, used, target)
-        there = given_in(units, predictions.predicted, column.codes, used, len(column.values))
-        asked.append((there, wanted))
-        where.append(there)
-    varied = spreads(units, asked, smoothing or 0.5, draws, _rng(seed, "bootstrap"), advance)
+        targets(predictions, axis, column, used, target)  # a pool without a value is told before the work
+    where = [
+        given_in(units, predictions.predicted, column.codes, used, len(column.values))
+        for column in columns.values()
+    ]
+    varied = spreads(units, where, smoothing or 0.5, draws, _rng(seed, "bootstrap"), advance)
     measured = {}
     for (axis, column), there, spread in zip(columns.items(), where, varied, strict=True):
         task = _Axis(predictions, axis, column, used, target, smoothing)
@@ -153,11 +162,12 @@ class _Axis:
         rng = _rng(seed, "permutation", self.axis)
         null = null_scores(column.codes, blocks, self._score, permutations, rng, advance)
         reach = students_t((units - 1).sum()).item()
-        level = extremes(skew(share(counts, self.smoothing or 0.5), target))
+        finite = skew(share(counts, self.smoothing or 0.5), target)
+        errors = extreme_errors(shrunk(finite, low, high), spread)
         most, least = (
-            _extreme(float(value), float(finite), reach * max(math.sqrt(variance), 1e-12), floor, found)
-            for value, finite, variance, floor, found in zip(
-                extremes(skews), level, (spread.most, spread.least), fair, null, strict=True
+            _extreme(float(value), float(middle), reach * max(error, 1e-12), floor, found)
+            for value, middle, error, floor, found in zip(
+                extremes(skews), extremes(finite), errors, fair, null, strict=True
             )
         )
         kept = set(used.tolist())

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .predictions import Ints, Predictions
 from .sampling import Floats
-from .skew_formula import share, skew
+from .skew_formula import extremes, share
 
 _MOST = 2**21  # numbers held at a time
 _Z = 1.959963984540054
@@ -109,12 +109,11 @@ class Spread:
 
     Attributes:
         count: (C, K), variance of the resampled n_a - p n; in answers.
-        most, least: variance of the resampled MaxSkew and MinSkew.
+        off: (B, C, K), how far each resampled Skew is from their mean.
     """
 
     count: Floats
-    most: float
-    least: float
+    off: npt.NDArray[np.float32]
 
 
 def given_in(units: Units, predicted: Ints, codes: Ints, concepts: Ints, values: int) -> list[Given]:
@@ -133,7 +132,7 @@ def given_in(units: Units, predicted: Ints, codes: Ints, concepts: Ints, values:
 
 def spreads(
     units: Units,
-    axes: Sequence[tuple[Sequence[Given], Floats]],
+    axes: Sequence[Sequence[Given]],
     smoothing: float,
     draws: int,
     rng: np.random.Generator,
@@ -143,13 +142,13 @@ def spreads(
 
     Args:
         units: what is resampled.
-        axes: for each axis where its concepts were given, and the target share, (C, K).
-        smoothing: of the Skew in MaxSkew and MinSkew, above 0.
+        axes: for each axis where its concepts were given.
+        smoothing: of the resampled Skew, above 0.
         draws: B.
         rng: of the draws.
         advance: called after each draw.
     """
-    sums = [_Sums(given, target, smoothing) for given, target in axes]
+    sums = [_Sums(given, smoothing) for given in axes]
     for times in multiplicities(units, draws, rng):
         for one in sums:
             one.add(times)
@@ -159,31 +158,38 @@ def spreads(
 
 
 class _Sums:
-    """Sums over the draws of one axis."""
+    """The draws of one axis."""
 
-    def __init__(self, given: Sequence[Given], target: Floats, smoothing: float) -> None:
-        self._given, self._target, self._smoothing = given, target, smoothing
-        self._share, self._squares = [one.share for one in given], np.zeros(target.shape)
-        self._most: list[Floats] = []
-        self._least: list[Floats] = []
+    def __init__(self, given: Sequence[Given], smoothing: float) -> None:
+        self._given, self._smoothing = given, smoothing
+        self._squares = np.zeros((len(given), len(given[0].share)))
+        self._logs: list[npt.NDArray[np.float32]] = []
 
     def add(self, times: Floats) -> None:
         """Some draws, (b, U)."""
-        most, least = np.zeros(len(times)), np.zeros(len(times))
+        logs = np.empty((len(times), *self._squares.shape), np.float32)
         for place, one in enumerate(self._given):
             counts = times[:, one.units] @ one.counts
-            off = counts - self._share[place] * counts.sum(1, keepdims=True)  # 0 on average
+            off = counts - one.share * counts.sum(1, keepdims=True)  # 0 on average
             self._squares[place] += (off**2).sum(0)
-            skews = skew(share(counts, self._smoothing), self._target[place])
-            most += skews.max(1)
-            least += skews.min(1)
-        self._most.append(most / len(self._given))
-        self._least.append(least / len(self._given))
+            logs[:, place] = np.log(
+                share(counts, self._smoothing)
+            )  # Skew but for the target, which is the same
+        self._logs.append(logs)
 
     def spread(self) -> Spread:
-        """The variances."""
-        most, least = np.concatenate(self._most), np.concatenate(self._least)
-        return Spread(self._squares / len(most), float(most.var(ddof=1)), float(least.var(ddof=1)))
+        """What they say."""
+        logs = np.concatenate(self._logs)
+        return Spread(self._squares / len(logs), logs - logs.mean(0))
+
+
+def extreme_errors(shrunk: Floats, spread: Spread) -> list[float]:
+    """Standard errors of MaxSkew and MinSkew.
+
+    The draws scatter around Skews that were shrunk, (C, K). Around the measured ones, which are noise once already, a fair
+    model's extremes would scatter half as much again as they do.
+    """
+    return [float(found.std(ddof=1)) for found in extremes(shrunk + spread.off)]
 
 
 def share_interval(counts: Ints, variance: Floats, sets: Ints) -> tuple[Floats, Floats]:
