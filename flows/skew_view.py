@@ -34,10 +34,12 @@ def say(console: Console, text: str) -> None:
 
 def _extremes(table: SkewTable) -> Table:
     view = Table(title=_title(table), title_justify="left", caption=_MEANING, caption_justify="left")
-    view.add_column("axis", overflow="fold")
+    view.add_column("axis", no_wrap=True)
     view.add_column("", no_wrap=True)
     for name in ("Skew", "95 %", "fair", "95 %", "null", "p"):
-        view.add_column(name, justify="right", no_wrap=True)
+        view.add_column(
+            name, justify="right", no_wrap=name != "95 %"
+        )  # a narrow terminal breaks ranges alone
     for name, one in table.axes.items():
         view.add_row(escape(name), "MaxSkew", *_extreme(one.max_skew))
         view.add_row("", "MinSkew", *_extreme(one.min_skew))

@@ -73,6 +73,15 @@ def test_it_prints_tables_and_writes_json(capsys: pytest.CaptureFixture[str]) ->
     assert gender["min_p"] <= 0.05 and gender["concepts_used"] == 2
 
 
+def test_a_narrow_terminal_keeps_names_and_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = skew(capsys, "--axis", "gender*race")
+    body = json.loads(Path("out/table.json").read_text())["axes"]["gender*race"]
+    assert f"│ gender*race │ MaxSkew │  {_number(body['max_skew'])} │" in found.out
+
+
 def test_every_other_column_is_an_axis(capsys: pytest.CaptureFixture[str]) -> None:
     assert skew(capsys).status == 0
     assert list(json.loads(Path("out/table.json").read_text())["axes"]) == ["gender", "race"]
