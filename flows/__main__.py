@@ -12,6 +12,8 @@ from rich.console import Console
 
 from storage.errors import CounterpoiseError
 
+from .skew import skew
+
 app = typer.Typer(
     name="counterpoise",
     help="Counterfactual image sets made with SDXL and prompt-to-prompt.",
@@ -273,6 +275,9 @@ def export(
 
     chat = Chat(seed, epoch, tuple(question or ()), caption_share, resample, tau1, tau2)
     commands.export(dataset, to, out, chat, _out(), _err())
+
+
+app.command()(skew)
 
 
 @app.command()

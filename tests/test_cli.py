@@ -30,6 +30,7 @@ COMMANDS = [
     "refilter",
     "report",
     "export",
+    "skew",
     "version",
 ]
 
