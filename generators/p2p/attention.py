@@ -63,6 +63,7 @@ class FollowBase:
         else:
             mixed = _plain_layer(attn, hidden_states, context, mask)
         joined = mixed.transpose(1, 2).flatten(2)
+        del mixed  # where word maps were a channel of it, the joined heads are a copy
         return attn.to_out[1](attn.to_out[0](joined)) / attn.rescale_output_factor
 
 
