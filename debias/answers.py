@@ -12,14 +12,14 @@ from storage.errors import CounterpoiseError
 
 from .questions import LETTERS, Question, check_options, turned, words
 
-_MARKS = re.compile(r"[*_`\"'“”‘’]+")
+_MARKS = re.compile(r"[*_`\"“”]+|(?<!\w)['‘’]+|['‘’]+(?!\w)")
 _LED = r"(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*"
 _LETTER = r"(?:[(\[](?P<{0}closed>[a-z])[)\]][.:,]?|(?P<{0}pointed>[a-z])(?:[.):,]|$)"
 _FIRST = re.compile(
     rf"{_LED}{_LETTER.format('led_')}|(?P<led_said>(?-i:[A-Z]))(?!\w))|{_LETTER.format('')})", re.IGNORECASE
 )
 _SECOND = re.compile(rf"(?:(?:or|and)\b\s*)?{_LETTER.format('')})", re.IGNORECASE)
-_DENIAL = re.compile(r"\b(?:no|not|none|neither|nor|cannot|never)\b|n[’']?t\b", re.IGNORECASE)
+_DENIAL = re.compile(r"\b(?:no|not|none|neither|nor|cannot|never)\b|n['’]t\b", re.IGNORECASE)
 
 
 class Answerer(Protocol):

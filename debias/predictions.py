@@ -57,12 +57,13 @@ def predict(chooser: Chooser, pool: Pool, offer: Offer, batch_size: int = 8) -> 
         CounterpoiseError: what is offered is no choice, a picture cannot be read, or the pool is empty.
     """
     check_count("batch_size", batch_size, 1)
+    schema = predictions_schema(pool.axes)
     console = Console(stderr=True)
     shown = track(pool, "asking", len(pool), console=console, transient=True, disable=not console.is_terminal)
     rows = [row for items in _batches(iter(shown), batch_size) for row in _rows(chooser, items, offer)]
     if not rows:
         raise CounterpoiseError(f"{pool.where}: it has no pictures to ask about; give another pool.")
-    return pa.Table.from_pylist(rows, schema=predictions_schema(pool.axes))
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def _batches(items: Iterator[PoolItem], size: int) -> Iterator[list[PoolItem]]:
