@@ -51,7 +51,10 @@ class Asker:
     """
 
     def __init__(
-        self, model: MultimodalModel, question: Question | None = None, phrases: Mapping[str, str] | None = None
+        self,
+        model: MultimodalModel,
+        question: Question | None = None,
+        phrases: Mapping[str, str] | None = None,
     ) -> None:
         """Ask nothing yet.
 
@@ -95,7 +98,7 @@ class Asker:
     def log_probabilities(
         self, images: Sequence[EncodedImage], names: Sequence[tuple[str, ...]]
     ) -> list[Tensor]:
-        """log p(k) of each image's options in the order offered, (K,) float32, natural logarithm; with gradients.
+        """The log p(k) of each image's options in the order offered, (K,) float32, natural logarithm; with gradients.
 
         Images and their questions are one forward; the model stays in the mode it is in.
 

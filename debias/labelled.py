@@ -82,7 +82,9 @@ def read_rows(table: Path, columns: Sequence[str]) -> Rows:
             _check_columns(reader.fieldnames or [], columns, table)
             return [{name: row[name] for name in columns} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise CounterpoiseError(f"{table}: cannot be read ({error}); a CSV or Parquet file is wanted.") from error
+        raise CounterpoiseError(
+            f"{table}: cannot be read ({error}); a CSV or Parquet file is wanted."
+        ) from error
 
 
 def values_of(rows: Rows, columns: Mapping[str, str], labels: Labels, where: str) -> list[dict[str, str]]:
@@ -119,7 +121,9 @@ def filled(rows: Rows, column: str, where: str) -> list[str]:
     cells = [_cell(row, column) for row in rows]
     for number, cell in enumerate(cells, start=1):
         if cell is None:
-            raise CounterpoiseError(f"{where}: row {number} has no {column}; fill it in, or leave the row out.")
+            raise CounterpoiseError(
+                f"{where}: row {number} has no {column}; fill it in, or leave the row out."
+            )
     return [str(cell) for cell in cells]
 
 
@@ -149,7 +153,9 @@ def _table(source: Path) -> Path:
     for name in _TABLES:
         if (source / name).is_file():
             return source / name
-    raise CounterpoiseError(f"{source}: a folder with {' or '.join(_TABLES)} is wanted, which lists its pictures.")
+    raise CounterpoiseError(
+        f"{source}: a folder with {' or '.join(_TABLES)} is wanted, which lists its pictures."
+    )
 
 
 def _check_columns(found: Sequence[str], wanted: Sequence[str], where: Path) -> None:

@@ -134,7 +134,9 @@ def flatten(tree: Tree) -> Row:
             first = len(row.tokens)
             grow(answer[:-1], end, len(branch.rest))
             places = [end, *range(first, len(row.tokens))]
-            row.scored.extend((place, token, number, option) for place, token in zip(places, answer, strict=True))
+            row.scored.extend(
+                (place, token, number, option) for place, token in zip(places, answer, strict=True)
+            )
     return row
 
 
@@ -223,7 +225,9 @@ def _check_window(model: MultimodalModel, length: int) -> None:
 
 def token_log_likelihoods(model: MultimodalModel, packed: Packed) -> list[Tensor]:
     """Log-likelihood of every scored token of every row, natural logarithm, float32, in the order of `Row.scored`."""
-    logits = model.model(**packed.inputs, use_cache=False, logits_to_keep=packed.length + packed.places).logits
+    logits = model.model(
+        **packed.inputs, use_cache=False, logits_to_keep=packed.length + packed.places
+    ).logits
     column = {place: number for number, place in enumerate(packed.places.tolist())}
     found = []
     for row, own in zip(packed.rows, logits, strict=True):
@@ -234,7 +238,7 @@ def token_log_likelihoods(model: MultimodalModel, packed: Packed) -> list[Tensor
 
 
 def _chosen(logits: Tensor, at: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax of `logits` (R, V) at row `at` and column `tokens`, both (n,)."""
+    """The log softmax of `logits` (R, V) at row `at` and column `tokens`, both (n,)."""
     return logits[at, tokens] - logits.logsumexp(dim=-1)[at]
 
 

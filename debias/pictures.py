@@ -22,7 +22,9 @@ def picture(source: bytes | Path, where: str) -> Image.Image:
         CounterpoiseError: it is missing, cannot be decoded, or has more than `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(SUFFIXES)) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(SUFFIXES)
+        ) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise CounterpoiseError(

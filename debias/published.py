@@ -77,7 +77,9 @@ def fairface_parquet(files: Path_ | Sequence[Path_], labels: Labels = FAIRFACE) 
     tables = _parquets(files)
     rows = {table: _named_classes(table, list(labels)) for table in tables}
     values = [
-        one for table, own in rows.items() for one in values_of(own, {axis: axis for axis in labels}, labels, str(table))
+        one
+        for table, own in rows.items()
+        for one in values_of(own, {axis: axis for axis in labels}, labels, str(table))
     ]
     facts = [(None, None, its) for its in values]
     return _parquet_pool(str(files), tuple(labels), {table: len(own) for table, own in rows.items()}, facts)
@@ -118,7 +120,9 @@ def social_counterfactuals(
         facts += _segment(rows, axes, labels, str(table))
     if not any(facts):
         given = ", ".join(sorted(types)) or "none"
-        raise CounterpoiseError(f"{files}: no picture has the attributes {' and '.join(axes)}; there are {given}.")
+        raise CounterpoiseError(
+            f"{files}: no picture has the attributes {' and '.join(axes)}; there are {given}."
+        )
     return _parquet_pool(str(files), axes, sizes, facts)
 
 
@@ -183,12 +187,16 @@ def _images(table: Path) -> Iterator[bytes]:
 def _parquets(files: Path_ | Sequence[Path_]) -> list[Path]:
     given = [files] if isinstance(files, str | os.PathLike) else list(files)
     found = [
-        path for one in map(Path, given) for path in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])
+        path
+        for one in map(Path, given)
+        for path in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])
     ]
     if not found:
         raise CounterpoiseError(f"{files}: no Parquet file is there; give the files, or a folder of them.")
     if len({path.stem for path in found}) < len(found):
-        raise CounterpoiseError(f"{files}: two files have the same name, which keys begin with; give them one by one.")
+        raise CounterpoiseError(
+            f"{files}: two files have the same name, which keys begin with; give them one by one."
+        )
     for path in found:
         _check_image(path)
     return found
@@ -198,9 +206,13 @@ def _check_image(table: Path) -> None:
     try:
         kind = pq.read_schema(table).field("image").type
     except (OSError, pa.ArrowException) as error:
-        raise CounterpoiseError(f"{table}: cannot be read ({error}); a whole Parquet file is wanted.") from error
+        raise CounterpoiseError(
+            f"{table}: cannot be read ({error}); a whole Parquet file is wanted."
+        ) from error
     except KeyError as error:
-        raise CounterpoiseError(f"{table}: column 'image' is missing; Parquet as on the hub is wanted.") from error
+        raise CounterpoiseError(
+            f"{table}: column 'image' is missing; Parquet as on the hub is wanted."
+        ) from error
     if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
         raise CounterpoiseError(f"{table}: column 'image' is {kind}, a struct with bytes is wanted.")
 
@@ -220,7 +232,9 @@ def _named_classes(table: Path, columns: Sequence[str]) -> Rows:
         for number, row in enumerate(rows, start=1):
             value = row[column]
             if value is not None and not 0 <= value < len(names):
-                raise CounterpoiseError(f"{table}: row {number} has {column} {value}, of {len(names)} classes; mend it.")
+                raise CounterpoiseError(
+                    f"{table}: row {number} has {column} {value}, of {len(names)} classes; mend it."
+                )
             row[column] = None if value is None else names[value]
     return rows
 

@@ -139,9 +139,13 @@ def with_distractors(concepts: Sequence[str], count: int = 9, seed: int = 0) -> 
 
 def _known(place: str, concept: str | None, known: Sequence[str] | Mapping[str, object]) -> str:
     if concept is None:
-        raise CounterpoiseError(f"{place}: it has no concept, so what to offer is unknown; offer the same for all.")
+        raise CounterpoiseError(
+            f"{place}: it has no concept, so what to offer is unknown; offer the same for all."
+        )
     if concept not in known:
-        raise CounterpoiseError(f"{place}: concept {concept!r} is none of {', '.join(known)}; offer it as well.")
+        raise CounterpoiseError(
+            f"{place}: concept {concept!r} is none of {', '.join(known)}; offer it as well."
+        )
     return concept
 
 

@@ -25,7 +25,9 @@ def plain_likelihoods(
     return torch.stack(found)
 
 
-def _likelihood(model: MultimodalModel, image: Image.Image, prompt: str, answer: str, mean: bool) -> torch.Tensor:
+def _likelihood(
+    model: MultimodalModel, image: Image.Image, prompt: str, answer: str, mean: bool
+) -> torch.Tensor:
     start, whole = (
         model.processor(images=image, text=text, return_tensors="pt") for text in (prompt, prompt + answer)
     )

@@ -48,7 +48,10 @@ def test_it_equals_every_option_and_order_run_whole(model: MultimodalModel, scor
 
 def test_pictures_of_one_batch_do_not_see_each_other(model: MultimodalModel) -> None:
     """Pictures of three sizes, which Qwen makes rows of three lengths of, with other options each."""
-    sizes, offered = [(56, 56), (140, 84), (84, 112)], [CONCEPTS, ("tool", "weapon"), ("family", "science", "chef", "arts")]
+    sizes, offered = (
+        [(56, 56), (140, 84), (84, 112)],
+        [CONCEPTS, ("tool", "weapon"), ("family", "science", "chef", "arts")],
+    )
     images = [photograph(seed, size) for seed, size in enumerate(sizes)]
     together = Asker(model).ask(images, offered)
     for image, names, choice in zip(images, offered, together, strict=True):

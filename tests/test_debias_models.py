@@ -85,7 +85,7 @@ def test_every_parameter_is_of_a_part(folder: Path) -> None:
     parts = Counter(model.part_of(name) for name, _ in model.model.named_parameters())
     assert set(parts) == {"vision", "projector", "language"}
     assert model.part_of("lm_head.weight") == "language"
-    with pytest.raises(CounterpoiseError, match="'model.lm' is in none of its parts"):
+    with pytest.raises(CounterpoiseError, match=r"'model\.lm' is in none of its parts"):
         model.part_of("model.lm")
 
 
@@ -96,7 +96,9 @@ def test_lora_adapts_the_language_model_alone(folder: Path) -> None:
     (before,) = Asker(model).ask([photograph(0)], [("chef", "arts")])
     targets = model.lora_targets()
     assert len(targets) == 2 * len(LANGUAGE_LAYERS)
-    model.model = get_peft_model(model.model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    model.model = get_peft_model(
+        model.model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    )
     trained = [name for name, value in model.network.named_parameters() if value.requires_grad]
     assert len(trained) == 2 * len(targets)
     assert {model.part_of(name) for name in trained} == {"language"}
@@ -209,5 +211,5 @@ def test_weights_that_are_pickles_are_refused(tmp_path: Path) -> None:
     model, _ = MAKERS["llava"]()
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(CounterpoiseError, match="safetensors that fit its config.json are wanted"):
+    with pytest.raises(CounterpoiseError, match="safetensors that fit its config"):
         open_model(str(folder))

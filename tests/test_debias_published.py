@@ -19,15 +19,21 @@ from storage import CounterpoiseError
 
 #: Orders in which publications number FairFace's races and genders.
 HUB = ("East Asian", "Indian", "Black", "White", "Middle Eastern", "Latino_Hispanic", "Southeast Asian")
-CLASSIFIER = ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern")
-VISION_LANGUAGE = ("White", "Southeast Asian", "Middle Eastern", "Black", "Indian", "Latino_Hispanic", "East Asian")
+CLASSIFIER = ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern")  # fmt: skip
+VISION_LANGUAGE = (
+    "White", "Southeast Asian", "Middle Eastern", "Black", "Indian", "Latino_Hispanic", "East Asian",
+)  # fmt: skip
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
-TRUTH = [("20-29", "Male", "East Asian"), ("more than 70", "Female", "Latino_Hispanic"), ("0-2", "Female", "Southeast Asian"),
-         ("30-39", "Male", "White"), ("3-9", "Male", "Middle Eastern"), ("40-49", "Female", "Black"),
-         ("60-69", "Female", "Indian")]  # fmt: skip
-VALUES = [("20-29", "man", "Asian"), ("more than 70", "woman", "Latino"), ("0-2", "woman", "Asian"),
-          ("30-39", "man", "White"), ("3-9", "man", "Middle Eastern"), ("40-49", "woman", "Black"),
-          ("60-69", "woman", "Indian")]  # fmt: skip
+TRUTH = [
+    ("20-29", "Male", "East Asian"), ("more than 70", "Female", "Latino_Hispanic"), ("0-2", "Female", "Southeast Asian"),
+    ("30-39", "Male", "White"), ("3-9", "Male", "Middle Eastern"), ("40-49", "Female", "Black"),
+    ("60-69", "Female", "Indian"),
+]  # fmt: skip
+VALUES = [
+    ("20-29", "man", "Asian"), ("more than 70", "woman", "Latino"), ("0-2", "woman", "Asian"),
+    ("30-39", "man", "White"), ("3-9", "man", "Middle Eastern"), ("40-49", "woman", "Black"),
+    ("60-69", "woman", "Indian"),
+]  # fmt: skip
 
 
 def encoded(seed: int) -> bytes:
@@ -59,7 +65,9 @@ def found(pool: Pool) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("genders", [("Male", "Female"), ("Female", "Male")])
 @pytest.mark.parametrize("races", [HUB, CLASSIFIER, VISION_LANGUAGE])
-def test_numbers_mean_what_the_file_says(tmp_path: Path, races: Sequence[str], genders: Sequence[str]) -> None:
+def test_numbers_mean_what_the_file_says(
+    tmp_path: Path, races: Sequence[str], genders: Sequence[str]
+) -> None:
     path = hub_file(tmp_path / "validation-00000-of-00001.parquet", races, genders)
     stored = pq.read_table(path, columns=["race"])["race"].to_pylist()
     assert stored == [races.index(race) for _, _, race in TRUTH], "the file has numbers"
@@ -90,7 +98,9 @@ def without_names(path: Path) -> Path:
 
 def test_numbers_without_names_are_refused(tmp_path: Path) -> None:
     path = without_names(hub_file(tmp_path / "a.parquet", HUB))
-    with pytest.raises(CounterpoiseError, match=r"column 'gender' has numbers, and the file's metadata do not say"):
+    with pytest.raises(
+        CounterpoiseError, match=r"column 'gender' has numbers, and the file's metadata do not say"
+    ):
         fairface_parquet(path)
 
 
@@ -139,7 +149,14 @@ def test_the_authors_csv(tmp_path: Path) -> None:
 SOCIAL: list[tuple[str, str, str, str, str, str]] = [
     # set, a1_type, a1, a2_type, a2, caption
     ("plumber_0", "race", "White", "gender", "male", "A picture of a White male plumber"),
-    ("plumber_0", "race", "Middle Eastern", "gender", "female", "A picture of a Middle Eastern female plumber"),
+    (
+        "plumber_0",
+        "race",
+        "Middle Eastern",
+        "gender",
+        "female",
+        "A picture of a Middle Eastern female plumber",
+    ),
     ("engineer_3", "physical", "obese", "gender", "female", "an obese female Civil Engineer"),
     ("engineer_3", "physical", "old", "gender", "male", "an old male Civil Engineer"),
     ("tailor_1", "physical", "tattooed", "race", "Asian", "A photo of a tattooed Asian tailor."),
@@ -167,7 +184,9 @@ def test_a_segment_of_social_counterfactuals(tmp_path: Path) -> None:
     assert [(item.concept, item.values["physical"]) for item in pool] == [
         ("civil engineer", "obese"), ("civil engineer", "old"),
     ]  # fmt: skip
-    assert [item.image.tobytes() for item in pool] == [photograph(seed, (12, 12)).tobytes() for seed in (2, 3)]
+    assert [item.image.tobytes() for item in pool] == [
+        photograph(seed, (12, 12)).tobytes() for seed in (2, 3)
+    ]
     (one,) = social_counterfactuals(path, ("physical", "race"))
     assert (one.concept, one.values) == ("tailor", {"physical": "tattooed", "race": "Asian"})
 
@@ -175,11 +194,17 @@ def test_a_segment_of_social_counterfactuals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("s", "race", "Martian", "gender", "male", "a Martian male chef"), "race 'martian' is unknown; known are white"),
+        (
+            ("s", "race", "Martian", "gender", "male", "a Martian male chef"),
+            "race 'martian' is unknown; known are white",
+        ),
         (("s", "race", "White", "gender", "male", "a chef"), "caption 'a chef' does not name its attributes"),
         (("s", "race", "White", "gender", "male", "a White male"), "and something behind them"),
         (("s", "race", "White", "gender", "", "a White chef"), "row 1 has no a2"),
-        (("s", "physical", "old", "gender", "male", "an old male chef"), "race and gender; there are physical and gender"),
+        (
+            ("s", "physical", "old", "gender", "male", "an old male chef"),
+            "race and gender; there are physical and gender",
+        ),
     ],
 )
 def test_bad_rows_of_social_counterfactuals(tmp_path: Path, row: tuple[str, ...], words: str) -> None:
@@ -199,7 +224,9 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CounterpoiseError, match="column 'image' is string, a struct with bytes is wanted"):
         fairface_parquet(tmp_path / "a.parquet")
     pq.write_table(pa.table({"race": ["White"], "image": pictures(1)}), tmp_path / "a.parquet")
-    with pytest.raises(CounterpoiseError, match="column 'counterfactual_set' is missing; its columns are race, image"):
+    with pytest.raises(
+        CounterpoiseError, match="column 'counterfactual_set' is missing; its columns are race, image"
+    ):
         social_counterfactuals(tmp_path / "a.parquet")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -17,8 +18,10 @@ def test_the_form_is_that_of_llava() -> None:
         "Which of the following best describes this person?\nA. chef\nB. good student\n"
         "Answer with the option's letter from the given choices directly."
     )
-    assert Question(score="text_mean").instruction(["chef", "arts"]).endswith(
-        "Answer with the text of one of the given choices directly."
+    assert (
+        Question(score="text_mean")
+        .instruction(["chef", "arts"])
+        .endswith("Answer with the text of one of the given choices directly.")
     )
     assert Question("Who?", "Say.").instruction(["chef", "arts"]) == "Who?\nA. chef\nB. arts\nSay."
 
@@ -62,7 +65,7 @@ def test_a_turn_is_a_cyclic_order_that_hangs_on_seed_and_place() -> None:
     assert set(starts) == {0, 1, 2, 3} and min(starts.values()) > 60
     order = turned(JOBS[:4], 0, "set_1")
     assert order == turned(JOBS[:4], 0, "set_1") and sorted(order) == [0, 1, 2, 3]
-    assert all((after - before) % 4 == 1 for before, after in zip(order, order[1:], strict=False))
+    assert all((after - before) % 4 == 1 for before, after in pairwise(order))
 
 
 def test_bad_offers_are_refused() -> None:

@@ -32,7 +32,14 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-QWEN_MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+QWEN_MARKS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
     "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
@@ -53,7 +60,9 @@ def tokenizer(marks: tuple[str, ...], begin: bool) -> PreTrainedTokenizerFast:
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(mark, special=True) for mark in ("<s>", "</s>", *marks)])
     if begin:
-        made.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))])
+        made.post_processor = processors.TemplateProcessing(
+            "<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token="<s>" if begin else None, eos_token="</s>", pad_token="</s>"
     )
@@ -82,11 +91,13 @@ def llava(seed: int = 0, width: int = 32, layers: int = 2, size: int = 56) -> Ma
         vision_config=CLIPVisionConfig(**_vision(width, size)), text_config=_llama(words, width, layers),
         image_token_index=words.convert_tokens_to_ids("<image>"), image_seq_length=(size // 14) ** 2,
     )  # fmt: skip
-    pictures = CLIPImageProcessor(
-        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
-    )
+    pictures = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     processor = LlavaProcessor(
-        pictures, words, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        pictures,
+        words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     )
     return _joined(config), processor
 
@@ -106,7 +117,9 @@ def bunny(seed: int = 0) -> Made:
 
 def _joined(config: LlavaConfig) -> LlavaForConditionalGeneration:
     model = LlavaForConditionalGeneration(config).eval()
-    model.model.multi_modal_projector.linear_2.weight.data *= 8  # drawn by another rule; so that pictures count
+    model.model.multi_modal_projector.linear_2.weight.data *= (
+        8  # drawn by another rule; so that pictures count
+    )
     return model
 
 
@@ -123,7 +136,13 @@ def qwen2_5(seed: int = 0) -> Made:
 def _qwen(seed: int, config_class: type, model_class: type, processor_class: type) -> Made:
     torch.manual_seed(seed)
     words = tokenizer(QWEN_MARKS, begin=False)
-    depth = {"depth": 2, "num_heads": 4, "patch_size": 14, "spatial_merge_size": 2, "initializer_range": SPREAD}
+    depth = {
+        "depth": 2,
+        "num_heads": 4,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "initializer_range": SPREAD,
+    }
     if config_class is Qwen2VLConfig:
         vision = {**depth, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
     else:

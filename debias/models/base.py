@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel
 
 from storage.errors import CounterpoiseError
 
@@ -77,7 +77,7 @@ class MultimodalModel:
 
     name: str
     model: PreTrainedModel
-    processor: ProcessorMixin
+    processor: Any  # a ProcessorMixin; its types leave out what every class of it has
     adapter: Adapter
 
     @property
@@ -108,7 +108,9 @@ class MultimodalModel:
         if getattr(self.processor, "chat_template", None):
             parts = [{"type": "image"}, {"type": "text", "text": instruction}]
             message = [{"role": "user", "content": parts}]
-            text = str(self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+            text = str(
+                self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            )
         else:
             text = self.adapter.form(image_token, instruction)
         if (count := text.count(image_token)) != 1:
@@ -137,7 +139,11 @@ class MultimodalModel:
         Raises:
             CounterpoiseError: it belongs to none.
         """
-        parts = {"projector": self.adapter.projector, "vision": self.adapter.vision, "language": self.adapter.language}
+        parts = {
+            "projector": self.adapter.projector,
+            "vision": self.adapter.vision,
+            "language": self.adapter.language,
+        }
         for part, modules in parts.items():
             if any(name == module or name.startswith(f"{module}.") for module in modules):
                 return part

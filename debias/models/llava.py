@@ -1,6 +1,7 @@
 """LLaVA-1.5 (7B, 13B): a CLIP tower, two linear layers and a Llama, as `LlavaForConditionalGeneration`.
 
-Prompt form: `USER: <image>\\n... ASSISTANT:`, that of the published checkpoints `llava-hf/llava-1.5-7b-hf` and `-13b-hf`.
+Prompt form: `USER: <image>`, a new line, `... ASSISTANT:`; that of the published checkpoints llava-hf/llava-1.5-7b-hf and
+llava-1.5-13b-hf.
 """
 
 from __future__ import annotations

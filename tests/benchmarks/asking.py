@@ -20,7 +20,8 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny_mllm
 from timing import Times, median, paired, peak, peak_of, ratio, reset_peak, shown
@@ -100,7 +101,9 @@ def _whole(model: MultimodalModel, pixels: Tensor, runs: Sequence[Run]) -> Tenso
     for run in runs:
         ids = torch.tensor([run.tokens] * len(pixels))
         places = torch.tensor([place for place, *_ in run.scored])
-        logits = model.model(input_ids=ids, pixel_values=pixels, use_cache=False, logits_to_keep=places).logits
+        logits = model.model(
+            input_ids=ids, pixel_values=pixels, use_cache=False, logits_to_keep=places
+        ).logits
         each = logits.float().log_softmax(dim=-1)
         for at, (_, token, order, option) in enumerate(run.scored):
             found[:, order, option] += each[:, at, token] / (len(run.scored) if run.mean else 1)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_mllm import photograph
 
-from debias.answers import TextAsker, option_of
+from debias.replies import TextAsker, option_of
 from storage import CounterpoiseError
 
 OPTIONS = ("tool", "career", "chef", "career professional", "none of these")
@@ -67,7 +67,9 @@ def test_a_letter_means_what_stood_behind_it() -> None:
     assert found == [by_words[options[1]] for _, options in answerer.asked]
     assert len(set(found)) == 3, "the orders turn from set to set"
     question, options = answerer.asked[0]
-    assert question.splitlines()[1:4] == [f"{letter}. {option}" for letter, option in zip("ABC", options, strict=True)]
+    assert question.splitlines()[1:4] == [
+        f"{letter}. {option}" for letter, option in zip("ABC", options, strict=True)
+    ]
 
 
 def test_what_cannot_be_made_out_is_no_answer() -> None:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -21,10 +22,11 @@ from .pools import Pool, PoolItem
 from .questions import Offer
 
 COLUMNS = ("key", "set_id", "concept", "predicted", "options")
+UNANSWERED = "unanswered"
 
 
 class Chooser(Protocol):
-    """What chooses concepts for pictures: `asking.Asker`, or `answers.TextAsker` for models that answer in text."""
+    """What chooses concepts for pictures: `asking.Asker`, or `replies.TextAsker` for models that answer in text."""
 
     def choose(
         self, images: Sequence[Image.Image], names: Sequence[tuple[str, ...]], places: Sequence[str]
@@ -50,8 +52,8 @@ def predict(chooser: Chooser, pool: Pool, offer: Offer, batch_size: int = 8) -> 
         batch_size: pictures asked about at once.
 
     Returns:
-        One row a picture in the pool's order: key, set_id, concept (the true one), predicted (null for what was not
-        answered; their number is the column's null count), options in the order offered, and one column per axis.
+        One row a picture in the pool's order: key, set_id and concept (the true one) where any picture has one, predicted
+        (null for what was not answered), options in the order offered, and one column per axis.
 
     Raises:
         CounterpoiseError: what is offered is no choice, a picture cannot be read, or the pool is empty.
@@ -63,7 +65,9 @@ def predict(chooser: Chooser, pool: Pool, offer: Offer, batch_size: int = 8) -> 
     rows = [row for items in _batches(iter(shown), batch_size) for row in _rows(chooser, items, offer)]
     if not rows:
         raise CounterpoiseError(f"{pool.where}: it has no pictures to ask about; give another pool.")
-    return pa.Table.from_pylist(rows, schema=schema)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    unknown = [name for name in ("set_id", "concept") if table[name].null_count == len(table)]
+    return table.drop_columns(unknown)
 
 
 def _batches(items: Iterator[PoolItem], size: int) -> Iterator[list[PoolItem]]:
@@ -92,8 +96,10 @@ def predictions_schema(axes: Sequence[str]) -> pa.Schema:
     return pa.schema({**kinds, **dict.fromkeys(axes, pa.string())})
 
 
-def write_predictions(table: pa.Table, path: str | os.PathLike[str]) -> None:
-    """Write predictions as Parquet; the file appears whole or not at all, and replaces one that is there.
+def write_predictions(table: pa.Table, path: str | os.PathLike[str]) -> int:
+    """Write the predictions that were answered as Parquet; returns how many pictures were not.
+
+    The file appears whole or not at all, and replaces one that is there; its metadata hold that number as "unanswered".
 
     Args:
         table: as `predict` gives it.
@@ -104,5 +110,11 @@ def write_predictions(table: pa.Table, path: str | os.PathLike[str]) -> None:
     """
     folder, name = os.path.split(os.fspath(path))
     if not name:
-        raise CounterpoiseError(f"{os.fspath(path)!r}: the name of a file is wanted, such as out/predictions.parquet.")
-    write_side(open_backend(folder or "."), name, table)
+        raise CounterpoiseError(
+            f"{os.fspath(path)!r}: the name of a file is wanted, such as out/predictions.parquet."
+        )
+    answered = table.filter(pc.is_valid(table["predicted"]))
+    unanswered = len(table) - len(answered)
+    told = {**(table.schema.metadata or {}), UNANSWERED: str(unanswered)}
+    write_side(open_backend(folder or "."), name, answered.replace_schema_metadata(told))
+    return unanswered

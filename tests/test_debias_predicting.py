@@ -15,13 +15,13 @@ from rich.console import Console
 from stream_world import make
 from tiny_mllm import MAKERS, photograph
 
-from debias.answers import TextAsker
 from debias.asking import Asker
 from debias.models.base import MultimodalModel
 from debias.models.opening import adapter_of
 from debias.pools import Pool, PoolItem, dataset_pool
-from debias.predictions import predict, predictions_schema, write_predictions
+from debias.predicting import predict, predictions_schema, write_predictions
 from debias.questions import of_the_group, same_for_all, with_distractors
+from debias.replies import TextAsker
 from storage import CounterpoiseError
 
 NAMES = ("chef", "science", "arts")
@@ -61,7 +61,7 @@ def test_the_batches_do_not_matter(pool: Pool, maker: str) -> None:
     assert all(len(offered) == 1 for offered in by_set.values()), "twins are asked the same"
 
 
-def test_a_model_that_answers_in_words(pool: Pool) -> None:
+def test_a_model_that_answers_in_words(pool: Pool, tmp_path: Path) -> None:
     """It names what it sees as brightness; some answers mean nothing."""
 
     def answerer(
@@ -75,6 +75,19 @@ def test_a_model_that_answers_in_words(pool: Pool) -> None:
     assert set(shades) == {0, 1, 2}
     assert table["predicted"].to_pylist() == [None if shade == 2 else NAMES[shade] for shade in shades]
     assert table["predicted"].null_count == shades.count(2)
+    assert write_predictions(table, tmp_path / "predictions.parquet") == shades.count(2)
+    written = pq.read_table(tmp_path / "predictions.parquet")
+    assert written.schema.metadata == {b"unanswered": str(shades.count(2)).encode()}
+    assert written["predicted"].to_pylist() == [NAMES[shade] for shade in shades if shade < 2]
+
+
+def test_what_no_picture_has_is_no_column() -> None:
+    items = [PoolItem(f"p{number}", None, None, {"race": "White"}, photograph(number)) for number in range(2)]
+    table = predict(Asker(tiny()), Pool("two", ("race",), 2, lambda: iter(items)), same_for_all(NAMES))
+    assert table.column_names == ["key", "predicted", "options", "race"]
+    known = [*items, PoolItem("p2", "s", "chef", {"race": "White"}, photograph(2))]
+    table = predict(Asker(tiny()), Pool("three", ("race",), 3, lambda: iter(known)), same_for_all(NAMES))
+    assert table["set_id"].to_pylist() == [None, None, "s"]
 
 
 def test_bad_pools_and_offers_are_refused(pool: Pool) -> None:
@@ -101,7 +114,7 @@ def test_the_axes_are_checked_before_the_work() -> None:
 def test_progress_is_shown_on_a_terminal(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=100)
-    monkeypatch.setattr("debias.predictions.Console", lambda stderr: terminal)
+    monkeypatch.setattr("debias.predicting.Console", lambda stderr: terminal)
     predict(Asker(tiny()), pool, same_for_all(NAMES))
     assert "asking" in shown.getvalue()
 
@@ -110,7 +123,7 @@ def test_written_predictions_are_read_by_others(pool: Pool, tmp_path: Path) -> N
     table = predict(Asker(tiny()), pool, same_for_all(NAMES))
     path = tmp_path / "out" / "predictions.parquet"
     write_predictions(table.slice(0, 1), path)
-    write_predictions(table, path)
+    assert write_predictions(table, path) == 0
     assert pq.read_table(path).equals(table)
     assert [one.name for one in path.parent.iterdir()] == ["predictions.parquet"]
     frame = pd.read_parquet(path)

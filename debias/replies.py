@@ -1,4 +1,4 @@
-"""Models that answer in text alone: which option an answer means, and asking any of them through one small protocol."""
+"""Models that reply in text alone: which option a reply means, and asking any of them through one small protocol."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from storage.errors import CounterpoiseError
 
 from .questions import LETTERS, Question, check_options, turned, words
 
-_MARKS = re.compile(r"[*_`\"“”]+|(?<!\w)['‘’]+|['‘’]+(?!\w)")
+_MARKS = re.compile(r"[*_`\"\u201c\u201d]+|(?<!\w)['\u2018\u2019]+|['\u2018\u2019]+(?!\w)")
 _LED = r"(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*"
 _LETTER = r"(?:[(\[](?P<{0}closed>[a-z])[)\]][.:,]?|(?P<{0}pointed>[a-z])(?:[.):,]|$)"
 _FIRST = re.compile(
     rf"{_LED}{_LETTER.format('led_')}|(?P<led_said>(?-i:[A-Z]))(?!\w))|{_LETTER.format('')})", re.IGNORECASE
 )
 _SECOND = re.compile(rf"(?:(?:or|and)\b\s*)?{_LETTER.format('')})", re.IGNORECASE)
-_DENIAL = re.compile(r"\b(?:no|not|none|neither|nor|cannot|never)\b|n['’]t\b", re.IGNORECASE)
+_DENIAL = re.compile(r"\b(?:no|not|none|neither|nor|cannot|never)\b|n['\u2019]t\b", re.IGNORECASE)
 
 
 class Answerer(Protocol):
