@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_mllm import MAKERS, photograph, save
 from transformers import (
     CLIPVisionConfig,
@@ -212,4 +213,30 @@ def test_weights_that_are_pickles_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(CounterpoiseError, match="safetensors that fit its config"):
+        open_model(str(folder))
+
+
+def test_missing_weights_are_refused_not_drawn(tmp_path: Path) -> None:
+    folder = save("llava", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    gone = next(name for name in weights if "projector" in name)
+    save_file(
+        {name: value for name, value in weights.items() if name != gone},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(CounterpoiseError, match=r"1 of its weights are missing, such as .*projector"):
+        open_model(str(folder))
+
+
+def test_processors_that_cannot_take_a_picture_are_refused(tmp_path: Path) -> None:
+    folder = save("llava", tmp_path / "model")
+    stored = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({**stored, "patch_size": None}))
+    with pytest.raises(CounterpoiseError, match="its processor cannot take a picture"):
+        open_model(str(folder))
+    (folder / "processor_config.json").write_text(json.dumps(stored))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "image_token_index": 5}))
+    with pytest.raises(CounterpoiseError, match="has to know the config's image token 5"):
         open_model(str(folder))

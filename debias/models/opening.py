@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoProcessor, PretrainedConfig, ProcessorMixin
 
 from storage.errors import CounterpoiseError
@@ -33,22 +36,36 @@ def open_model(
         device: None for a GPU if there is one, else the CPU.
 
     Raises:
-        CounterpoiseError: it is not to be had, of an unknown class, or has no image processor.
+        CounterpoiseError: it is not to be had, of an unknown class, lacks weights, or has no image processor that works.
     """
     config = _config(name)
     adapter = adapter_of(config, name)
     processor = _processor(name)
+    model_class = adapter.model_class(config)
     try:
-        model = adapter.model_class(config).from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
+        loaded: Any = model_class.from_pretrained(
+            name,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
     except Exception as error:
         raise CounterpoiseError(
             f"model {name!r}: its weights cannot be loaded ({_reason(error)}); safetensors that fit its config.json are "
             "wanted: download it again, or save it with safe_serialization=True."
         ) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise CounterpoiseError(
+            f"model {name!r}: {len(missing)} of its weights are missing, such as {missing[0]}, and would be random; a "
+            f"checkpoint of {model_class.__name__} is wanted: save it in that layout."
+        )
     model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return MultimodalModel(name, model, processor, adapter)
+    opened = MultimodalModel(name, model, processor, adapter)
+    _check_picture(opened)
+    return opened
 
 
 def adapter_of(config: PretrainedConfig, name: str) -> Adapter:
@@ -88,6 +105,22 @@ def _processor(name: str) -> ProcessorMixin:
             "its preprocessor_config.json."
         )
     return processor
+
+
+def _check_picture(model: MultimodalModel) -> None:
+    """Refuse a processor whose config lacks what pictures need, before the first real one."""
+    try:
+        tokens = model.encode(Image.new("RGB", (64, 64))).tokens
+    except Exception as error:
+        raise CounterpoiseError(
+            f"model {model.name!r}: its processor cannot take a picture ({_reason(error)}); copy processor_config.json and "
+            "preprocessor_config.json of the published model again."
+        ) from error
+    if not tokens:
+        raise CounterpoiseError(
+            f"model {model.name!r}: a picture is no token in its prompts; the tokenizer has to know the config's image "
+            f"token {model.image_token_id}: copy tokenizer and config.json of one model."
+        )
 
 
 def _reason(error: Exception) -> str:
