@@ -4,8 +4,8 @@ For the options k of a question and its cyclic orders o, with l(o, k) the log-li
 ```
 log p(k) = log_softmax over k of  (mean over o of l(o, k))
 ```
-Averaging over the cyclic orders, where each option stands once in each place, takes a model's liking for a place or letter
-out of the answer. Source: the protocol that CSD was measured with is not printed in the paper; our reading.
+Each option stands once in each place, so what a place or letter adds to the log-likelihood of whatever stands there is the
+same for all options and drops out. Source: the protocol that CSD was measured with is not printed in the paper; our reading.
 """
 
 from __future__ import annotations

@@ -62,12 +62,8 @@ def rotated(count: int, start: int) -> tuple[int, ...]:
     return tuple((start + place) % count for place in range(count))
 
 
-def check_options(options: Sequence[str], letters: bool = True) -> None:
-    """Refuse what is no choice.
-
-    Args:
-        options: their texts.
-        letters: each needs a letter of its own.
+def check_options(options: Sequence[str]) -> None:
+    """Refuse texts that are no choice.
 
     Raises:
         CounterpoiseError: fewer than two, one twice, an empty one, or more than there are letters.
@@ -75,7 +71,7 @@ def check_options(options: Sequence[str], letters: bool = True) -> None:
     given = ", ".join(map(repr, options)) or "none"
     if len(options) < 2:
         raise CounterpoiseError(f"options {given}: two or more are wanted; give further concepts.")
-    if letters and len(options) > len(LETTERS):
+    if len(options) > len(LETTERS):
         raise CounterpoiseError(f"{len(options)} options: {len(LETTERS)} at most have a letter; offer fewer.")
     folded = [option.strip().casefold() for option in options]
     for option, text in zip(options, folded, strict=True):

@@ -74,6 +74,13 @@ def test_the_order_given_does_not_matter_but_without_cycles_it_does(model: Multi
         assert alike == cyclic
 
 
+def test_what_a_place_adds_drops_out() -> None:
+    own, place = torch.tensor([-2.0, -1.0, -4.0]), torch.tensor([0.0, 3.0, -5.0])
+    orders = Question().orders(3)
+    rows = [[own[option] + place[order.index(option)] for option in range(3)] for order in orders]
+    assert torch.allclose(over_orders(torch.tensor(rows)), own.log_softmax(dim=0), atol=1e-6)
+
+
 def test_gradients_are_those_of_the_plain_way(model: MultimodalModel) -> None:
     image = photograph(2)
     weight = model.model.get_input_embeddings().weight
