@@ -5,7 +5,7 @@ For the options k of a question and its cyclic orders o, with l(o, k) the log-li
 log p(k) = log_softmax over k of  (mean over o of l(o, k))
 ```
 Each option stands once in each place, so what a place or letter adds to the log-likelihood of whatever stands there is the
-same for all options and drops out. Source: the protocol that CSD was measured with is not printed in the paper; our reading.
+same for all options and drops out. Source: the protocol that CSD was measured with is not printed; our reading.
 """
 
 from __future__ import annotations
