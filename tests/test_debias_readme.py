@@ -17,7 +17,8 @@ def test_the_example_of_skew_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    section = TEXT.partition("## Skew")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     command = next(line for line in TEXT.splitlines() if line.startswith("counterpoise skew"))
     assert len(blocks) == 2
     exec(blocks[0], {})
