@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,13 @@ class Checked:
         table: int64 by part, in memory that the workers share: which tar was found sound, 0 for none yet.
         worker: which of the workers this is.
         workers: how many there are.
+        wanted: images that they want together, by part.
     """
 
     table: npt.NDArray[np.int64]
     worker: int = 0
     workers: int = 1
+    wanted: Mapping[int, int] = field(default_factory=dict)
 
     def order(self, parts: Sequence[int]) -> list[int]:
         """Parts in the order of this worker, so that each begins elsewhere and finds done what others began with."""

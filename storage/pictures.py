@@ -1,6 +1,7 @@
 """Images of a shard one at a time, by their place in the tar, each believed only after a sha256.
 
-Where most of a tar's images are wanted, the whole tar is compared with its manifest at its first use in this process.
+Where most of a tar's images are wanted, the whole tar is compared with its manifest at its first use in this process, or
+by one of the workers beside it (see `checked`).
 Where few are, they need no pass over the tar, and what is skipped is not read: the Parquet's hash is in the manifest,
 every image's hash in the Parquet, and at first use every byte of the image's stretch of the tar is compared with its row:
 headers, record, padding, image. Headers alone are looked at to find the images.
@@ -112,7 +113,7 @@ class Pictures:
         Raises:
             ShardDamaged: it is missing, or not of the length or the form that its manifest says.
         """
-        self._where, self._tar = backend.where(tar.path), tar
+        self._where, self._tar, self._backend = backend.where(tar.path), tar, backend
         self._file = backend.open(tar.path)
         try:
             check_length(_length(self._file), tar.bytes, self._where)
@@ -135,8 +136,8 @@ class Pictures:
     def sound(self, places: Sequence[int], part: int = 0, checked: Checked | None = None) -> bool:
         """Were the images at all these places found sound, so that no row is needed any more to compare them with?
 
-        Where at least half of a tar's images are wanted, its sha256 is compared with its manifest's at first use; that
-        takes less time than to compare pair by pair, and nothing is left to compare.
+        Where at least half of a tar's images are wanted, by this worker or all together, its sha256 is compared with
+        its manifest's at first use; that takes less time than to compare pair by pair, and nothing is left to compare.
 
         Args:
             places: of the images that are wanted.
@@ -146,15 +147,20 @@ class Pictures:
         Raises:
             ShardDamaged: the sha256 is another.
         """
-        sound, workers = self._places.sound, checked.workers if checked else 1
+        sound = self._places.sound
         wanted = {place for place in places if not sound[place]}
-        if not wanted or 2 * len(wanted) * workers < len(sound):
-            return not wanted
-        if checked is None or self._identity is None:
+        if not wanted:
+            return True
+        identity = _identity(self._backend, self._file, self._tar)
+        if checked is not None and (identity is None or identity != self._identity):
+            checked = None  # what others find cannot be told to be this file
+        if checked is None or not checked.knows(part, identity):
+            together = checked.wanted.get(part, 0) if checked else 0
+            if 2 * max(len(wanted), together) < len(sound):
+                return False
             check_bytes(self._file, self._tar.bytes, self._tar.sha256, self._where)
-        elif not checked.knows(part, self._identity):
-            check_bytes(self._file, self._tar.bytes, self._tar.sha256, self._where)
-            checked.note(part, self._identity)
+            if checked is not None:
+                checked.note(part, identity)
         sound[:] = bytes([1]) * len(sound)
         return True
 

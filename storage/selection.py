@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -118,13 +120,12 @@ def select(
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     shards = shards_of(backend, manifest)
     rejected = rejected_sets(dataset) if verdicts else {}
-    finder = _Finder(
-        backend, list(manifest.axes), math.prod(map(len, manifest.axes.values())), split, rejected
-    )
-    with ThreadPoolExecutor(
-        _READERS
-    ) as readers:  # what is read waits for disks or networks, the rest lets others run
-        keyed = [found for found in readers.map(finder.part, shards) if found]
+    finder = _Finder(backend, math.prod(map(len, manifest.axes.values())), split, rejected)
+    keyed = [
+        found
+        for shard, table in _tables(backend, shards, list(manifest.axes))
+        if (found := finder.part(shard, table))
+    ]
     if not keyed:
         raise CounterpoiseError(finder.nothing())
     sidecar = read_sidecar(dataset, skew) if skew is not None else None
@@ -142,29 +143,57 @@ def select(
     )
 
 
+def _tables(
+    backend: Backend, shards: Sequence[ShardRecord], axes: list[str]
+) -> Iterator[tuple[ShardRecord, pa.Table]]:
+    """Every shard with its records, in order; some are read ahead, since reading waits for disks and networks.
+
+    Only the shard that is handed out next is moved where it is damaged.
+    """
+
+    def read(shard: ShardRecord) -> pa.Table:
+        table = shard_table(backend, shard.parquet, axes, _NAMES)
+        check_names(table, backend.where(shard.parquet.path))
+        return table
+
+    waiting: deque[tuple[ShardRecord, Future[pa.Table]]] = deque()
+    with ThreadPoolExecutor(_READERS) as readers:
+        rest = iter(shards)
+        try:
+            while True:
+                waiting.extend(
+                    (shard, readers.submit(read, shard))
+                    for shard in islice(rest, 2 * _READERS - len(waiting))
+                )
+                if not waiting:
+                    return
+                shard, table = waiting.popleft()
+                with quarantining(backend, shard):
+                    found = table.result()
+                yield shard, found
+        finally:
+            for _, table in waiting:
+                table.cancel()
+
+
 class _Finder:
     """Looks through the shards' records and remembers what was seen, to say why nothing is left."""
 
     def __init__(
         self,
         backend: Backend,
-        axes: list[str],
         cells: int,
         split: str | None,
         rejected: Mapping[str, str],
     ) -> None:
         self.cells = cells
         self._backend = backend
-        self._axes = axes
         self._split = split
         self._rejected = pa.array(list(rejected), pa.string())
         self._splits: set[str] = set()
 
-    def part(self, shard: ShardRecord) -> tuple[Part, pa.ChunkedArray] | None:
-        """What a shard has to hand out, with the images' keys."""
-        with quarantining(self._backend, shard):
-            table = shard_table(self._backend, shard.parquet, self._axes, _NAMES)
-            check_names(table, self._backend.where(shard.parquet.path))
+    def part(self, shard: ShardRecord, table: pa.Table) -> tuple[Part, pa.ChunkedArray] | None:
+        """What a shard has to hand out, by its records, with the images' keys."""
         rows = np.flatnonzero(table["kept"].to_numpy())
         kept = table.take(rows)
         self._check(shard, kept)

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from .checked import Checked
 from .dealing import Dealing, check_count, check_state, make_state, units_per_rank
 from .errors import CounterpoiseError
 from .items import Item, check_fields, items
 from .manifest import Where
-from .order import Order
+from .order import Order, Units
 from .selection import Selection, select
 
 Batch = list[Item]
@@ -191,9 +194,19 @@ class Stream(Iterator[Item]):
         ranks, size = self._dealing.world_size, self._dealing.batch_size
         for units in self._order.windows(self.done * size * ranks, self.unit_count * ranks):
             place = units.position // ranks
-            mine = (units.position % ranks == self._rank) & (place // size % self._workers == self._worker)
+            ours = units.position % ranks == self._rank
+            mine = ours & (place // size % self._workers == self._worker)
             last = (place % size == size - 1) | (place == self.unit_count - 1)
             if mine.any():
+                checked = self._together(units.where(ours & (units.copy == 0)))
                 yield from items(
-                    self._selection, units.where(mine), self._members, last[mine], self._fields, self._checked
+                    self._selection, units.where(mine), self._members, last[mine], self._fields, checked
                 )
+
+    def _together(self, units: Units) -> Checked | None:
+        """What workers tell each other, with the images of each part that they want of a window."""
+        if self._checked is None:
+            return None
+        parts, counts = np.unique(units.part, return_counts=True)
+        wanted = dict(zip(parts.tolist(), (counts * self._members).tolist(), strict=True))
+        return replace(self._checked, wanted=wanted)

@@ -190,6 +190,53 @@ def test_a_tar_that_changed_since_another_worker_checked_it_is_hashed_again(
         workers_batches(dataset, table, monkeypatch)
 
 
+def test_a_tar_that_was_written_to_since_it_was_opened_is_not_believed(dataset: Path) -> None:
+    checked = Checked(np.zeros(1, np.int64), 0, 2, {0: 10**6})
+    shard = list_shards(dataset)[0]
+    assert shard.tar is not None
+    backend, path = LocalBackend(dataset), tar_path(dataset, shard)
+    pairs = shard.counts["images"]
+    with Pictures(backend, shard.tar, pairs) as first, Pictures(backend, shard.tar, pairs) as second:
+        assert first.sound(range(pairs), 0, checked)
+        forget()
+        content = bytearray(path.read_bytes())
+        content[600] ^= 1
+        with path.open("r+b") as file:
+            file.write(content)
+        os.utime(path, ns=(1, 1))
+        second._places.sound[:] = bytes(pairs)
+        with pytest.raises(ShardDamaged, match="its sha256 is not the one in its manifest"):
+            second.sound(range(pairs), 0, checked)
+
+
+@pytest.mark.parametrize(("together", "hashed"), [(3, False), (6, True)])
+def test_what_workers_want_together_decides_whether_a_tar_is_hashed(
+    dataset: Path, together: int, hashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(pictures, "check_bytes", lambda *facts: seen.append(facts[3]))
+    shard = list_shards(dataset)[0]
+    assert shard.tar is not None and shard.counts["images"] == 12
+    for _ in range(2):
+        checked = Checked(np.zeros(1, np.int64), 0, 8, {0: together})
+        with Pictures(LocalBackend(dataset), shard.tar, 12) as opened:
+            assert opened.sound([0], 0, checked) is hashed
+    assert len(seen) == hashed
+
+
+def test_of_several_damaged_shards_the_first_alone_is_moved(dataset: Path) -> None:
+    """The others' records are read ahead; they are moved when it is their turn."""
+    backend = LocalBackend(dataset)
+    for shard in list_shards(dataset):
+        path = Path(backend.where(shard.parquet.path))
+        content = bytearray(path.read_bytes())
+        content[100] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(ShardDamaged, match=r"00000-.*was moved to"):
+        select(dataset)
+    assert len(list((dataset / "quarantine").iterdir())) == 1
+
+
 def test_workers_begin_with_different_tars() -> None:
     table = np.zeros(8, np.int64)
     assert Checked(table, 1, 2).order(range(5)) == [2, 3, 4, 0, 1]
