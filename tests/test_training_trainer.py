@@ -130,7 +130,7 @@ def test_without_skew_a_step_is_that_of_plain_transformers(llava: Path, data: Pa
         str(tmp_path / "plain"), per_device_train_batch_size=12, max_steps=1, learning_rate=1e-3, use_cpu=True,
         lr_scheduler_type="constant", report_to="none", save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    rows = [{name: value for name, value in batch["inputs"].items()} | {"labels": batch["labels"]}]
+    rows = [{**batch["inputs"], "labels": batch["labels"]}]
     trainer = Trainer(plain.model, args, train_dataset=rows, data_collator=lambda found: found[0])
     trainer.train()
     ours = open_model(str(tmp_path / "ours" / "model"), torch.float32, "cpu").model.state_dict()

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from ..models.base import MultimodalModel
@@ -91,8 +92,10 @@ class Evaluator:
         return found
 
     def _write(self, name: str, body: Any) -> None:
+        """Write, and wait until it is there for all: who found nothing asks, and all have to ask together."""
         if self.share.rank == 0:
             self.folder.write(name, body)
+        PartialState().wait_for_everyone()
 
     def _log(self, facts: dict[str, Any], epochs: int, step: int) -> None:
         line = {"kind": "evaluation", "step": step, "epochs": epochs, **facts}

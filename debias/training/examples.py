@@ -1,8 +1,8 @@
 """Items of a dataset as inputs of a model: image, question and answer, with labels on the answer's tokens alone.
 
 A multiple choice asks as `debias.questions.Question` does, the options in an order drawn by (seed, epoch, key), or by the
-set where sets are kept together, so that all members are asked the same. The answer is the letter and
-the end. A share of items asks for a sentence instead, whose answer is the neutral prompt. No answer names a value of an axis.
+set where sets are kept together, so that all members are asked the same. The answer is the letter of the true one, and the
+end. A share of items asks for a sentence instead; its answer is the neutral prompt. No answer names a value of an axis.
 Source: the training text of CSD (Cheng et al. 2025) is not printed in the paper; this is our reading.
 """
 

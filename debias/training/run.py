@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,6 +73,53 @@ def train(recipe: Recipe, out: str, fresh: bool = False, told: Told = lambda don
     return Run(recipe, RunFolder(out), fresh, told).finish()
 
 
+def preview(recipe: Recipe) -> dict[str, str]:
+    """What `train` would do, by name; opens model and dataset and writes nothing.
+
+    Raises:
+        CounterpoiseError: as `train`.
+    """
+    check_recipe(recipe)
+    model = prepare(recipe)
+    chosen = sizes_of(recipe, recipe.launch.processes)
+    units = Batches(
+        recipe.dataset, recipe.split, seed=recipe.seed, batch_size=chosen.units, keep_sets=recipe.keeps_sets,
+        rank=0, world_size=recipe.launch.processes,
+    ).units  # fmt: skip
+    steps = steps_of(recipe, chosen, units, recipe.launch.processes)
+    trained = sum(value.numel() for value in model.model.parameters() if value.requires_grad)
+    return {
+        "method": recipe.method,
+        "model": f"{recipe.model}, {model.adapter.name}: {trained:,} parameters trained",
+        "data": f"{recipe.dataset}, {recipe.split}: {units * chosen.members * recipe.launch.processes} pictures",
+        "step": f"{chosen.batch} pictures, {chosen.units * chosen.members} at a time",
+        "steps": f"{steps} an epoch before resampling, {recipe.epochs} epochs",
+        "rate": f"{recipe.rate(model.adapter.name):g}, {recipe.schedule}",
+    }
+
+
+def sizes_of(recipe: Recipe, processes: int) -> Sizes:
+    """How a step of a recipe is cut; see `data.sizes`."""
+    values = load_dataset(recipe.dataset).axes.values()
+    members = math.prod(map(len, values)) if recipe.keeps_sets else 1
+    return sizes(recipe.batch, recipe.micro_batch, members, processes, (BATCH, MICRO_BATCH))
+
+
+def steps_of(recipe: Recipe, chosen: Sizes, units: int, processes: int) -> int:
+    """Steps in so many units of one process.
+
+    Raises:
+        CounterpoiseError: there is none.
+    """
+    steps = chosen.steps(units)
+    if not steps:
+        raise CounterpoiseError(
+            f"batch: given {chosen.batch}, but the epoch has {units * chosen.members * processes} pictures; give a smaller "
+            "batch, or more data."
+        )
+    return min(steps, recipe.steps or steps)
+
+
 class Run:
     """One start of a run."""
 
@@ -80,7 +128,7 @@ class Run:
         self.recipe, self.folder = recipe, folder
         self.model = prepare(recipe)
         self.rate = recipe.rate(self.model.adapter.name)
-        self.sizes = self._sizes()
+        self.sizes = sizes_of(recipe, int(os.environ.get("WORLD_SIZE", "1")))
         args = self._arguments()  # begins torch.distributed where several processes train
         self.share = Share(args.process_index, args.world_size)
         if self._first:
@@ -136,16 +184,6 @@ class Run:
             write_card(self.folder, self.recipe, facts, before, after, shortfall)
         PartialState().wait_for_everyone()
         return Outcome(shortfall, steps, before, after, str(self.folder.path / MODEL))
-
-    def _sizes(self) -> Sizes:
-        recipe = self.recipe
-        axes = load_dataset(recipe.dataset).axes
-        members = 1
-        if recipe.keeps_sets:
-            for values in axes.values():
-                members *= len(values)
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        return sizes(recipe.batch, recipe.micro_batch, members, processes, (BATCH, MICRO_BATCH))
 
     def _arguments(self) -> TrainingArguments:
         recipe = self.recipe
@@ -235,22 +273,14 @@ class Run:
                 line = self.measuring.told(table, epoch, step, sidecar)
             PartialState().wait_for_everyone()
         self.batches.set_epoch(epoch, sidecar)
-        record = EpochRecord(epoch, self._steps(), sidecar, sha256)
+        record = EpochRecord(
+            epoch, steps_of(recipe, self.sizes, self.batches.units, self.share.processes), sidecar, sha256
+        )
         if self._first:
             if line is not None:
                 self.folder.log(line)
             self.folder.note_epoch(record)
         return record
-
-    def _steps(self) -> int:
-        units = self.batches.units
-        steps = self.sizes.steps(units)
-        if not steps:
-            there = units * self.sizes.members * self.share.processes
-            raise CounterpoiseError(
-                f"batch: given {self.sizes.batch}, but the epoch has {there} pictures; give a smaller batch, or more data."
-            )
-        return min(steps, self.recipe.steps or steps)
 
     def _epoch_ended(self, epochs: int, step: int) -> str | None:
         now = self.evaluator.capability(epochs, step)
