@@ -12,6 +12,7 @@ from rich.console import Console
 
 from storage.errors import CounterpoiseError
 
+from .evaluate import evaluate
 from .skew import skew
 from .train import train
 
@@ -280,6 +281,7 @@ def export(
 
 app.command()(skew)
 app.command()(train)
+app.command()(evaluate)
 
 
 @app.command()
