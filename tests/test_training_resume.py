@@ -1,4 +1,4 @@
-"""Runs that are stopped: killed between steps, while an epoch is measured, or at the end; the result is the undisturbed one's."""
+"""Runs that are stopped: killed between steps, while an epoch is measured, or at the end; the result is the same."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from storage_world import AXES
 from tiny_mllm import MAKERS, save
-from training_world import LORA, dataset, opened, recipe
+from training_world import LORA, dataset, recipe
 from transformers import Trainer, TrainingArguments
 
 from debias.losses import social_fairness_loss
@@ -215,7 +215,3 @@ def test_sizes(given: Any, wanted: tuple[int, int, int]) -> None:
 def test_sizes_that_do_not_divide(given: Any, words: str) -> None:
     with pytest.raises(CounterpoiseError, match=words):
         sizes(*given, (128, 8))
-
-
-def test_a_tiny_model_has_the_parts_it_should() -> None:
-    assert {opened(name).adapter.name for name in MAKERS} == {"llava", "bunny", "qwen"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.backend import explain
-from storage.errors import CounterpoiseError, DatasetMismatch, shown
+from storage.errors import CounterpoiseError, DatasetMismatch
 
 RECIPE, LOG, CARD = "recipe.json", "log.jsonl", "README.md"
 CHECKPOINTS, EPOCHS, MODEL, EVALUATIONS = "checkpoints", "epochs", "model", "evaluations"
@@ -81,7 +81,7 @@ class RunFolder:
     def _refuse(self, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         name = next((key for key in given if stored.get(key) != given[key]), "launch")
         raise DatasetMismatch(
-            f"The run in {self.path}", name, shown(stored.get(name)), shown(given.get(name)),
+            f"The run in {self.path}", name, stored.get(name), given.get(name),
             "Give the recipe of then, another --out, or --fresh to begin anew.",
         )  # fmt: skip
 

@@ -165,7 +165,7 @@ class InstanceTrainer(Trainer):
 
 def not_finite(losses: Tensor, batch: dict[str, Any], step: int) -> str:
     """What is said of a loss that is infinite or no number, with the largest weights of its batch."""
-    weights = batch["weights"].float()
+    weights, losses = batch["weights"].float(), losses.detach()
     top = weights.topk(min(_SHOWN, len(weights))).indices.tolist()
     named = ", ".join(
         f"{float(weights[i]):.3g} of {batch['keys'][i]} (loss {float(losses[i]):.3g})" for i in top
