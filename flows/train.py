@@ -70,8 +70,8 @@ def quiet() -> None:
     """Leave the terminal to this program's own lines."""
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check(recipe: Recipe) -> None:

@@ -70,18 +70,8 @@ def test_a_run_from_recipe_to_model(capsys: pytest.CaptureFixture[str], llava: P
         assert words in found.out
     again = Called(capsys, "train", "mine.yaml")
     assert (again.status, again.out) == (3, found.out)
-    evaluated = Called(
-        capsys,
-        "evaluate",
-        "out/train/mine/model",
-        str(data),
-        "--split",
-        "test",
-        "--min-count",
-        "1",
-        "--out",
-        "e",
-    )
+    asked = ("out/train/mine/model", str(data), "--split", "test", "--min-count", "1", "--out", "e")
+    evaluated = Called(capsys, "evaluate", *asked)
     assert (evaluated.status, evaluated.err) == (0, "")
     kept = json.loads(Path("out/train/mine/evaluations/1/heldout.json").read_text())
     assert json.loads(Path("e/accuracy.json").read_text())["accuracy"] == kept["accuracy"]
@@ -110,7 +100,7 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], llava: Pat
         ({"epochs": 0}, "epochs: given 0, wanted a whole number of 1 or more"),
         ({"faithful": True, "shrink": True}, "shrink: given true, wanted false with faithful"),
         ({"batch": 10}, "batch: given 10, wanted a multiple of 3"),
-        ({"model": "nowhere"}, "model 'nowhere': neither a folder"),
+        ({"model": "."}, "model '.': neither a folder"),
         ({"launch": {"processes": 2, "config": "nowhere"}}, "launch.config: given 'nowhere'"),
     ],
 )
@@ -164,13 +154,8 @@ def test_shipped_recipes_name_their_memory() -> None:
     """16 bytes for each parameter that is trained, 4 for a frozen one; figures of the models without weights."""
     from test_debias_models import FULL
 
-    named = {
-        "llava-1.5-7b": "LLaVA-1.5 7B",
-        "llava-1.5-13b": "LLaVA-1.5 13B",
-        "qwen2-vl-7b": "Qwen2-VL-7B",
-        "bunny-8b": "Bunny-8B",
-    }
-    for name, size in named.items():
+    for size in ("LLaVA-1.5 7B", "LLaVA-1.5 13B", "Qwen2-VL-7B", "Bunny-8B"):
+        name = size.lower().replace(" ", "-")
         config, *_ = FULL[size]
         adapter = adapter_of(config, size)
         with torch.device("meta"):
@@ -190,6 +175,12 @@ def command(recipe: str, *more: str) -> list[str]:
     return [sys.executable, "-m", "flows", "train", recipe, *more]
 
 
+def run(recipe: str, out: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(recipe, "--out", out), env=environment(), capture_output=True, text=True, timeout=280
+    )
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -200,9 +191,7 @@ def test_two_processes_are_one(capsys: pytest.CaptureFixture[str], llava: Path, 
     found = {}
     for name, processes in (("one", 1), ("two", 2)):
         recipe = written(llava, data, launch={"processes": processes}, consistency=0.5, micro_batch=6)
-        done = subprocess.run(
-            command(recipe, "--out", name), env=environment(), capture_output=True, text=True, timeout=280
-        )
+        done = run(recipe, name)
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in Path(name, "log.jsonl").read_text().splitlines()]
         steps = [(line["loss"], line["consistency"]) for line in lines if line["kind"] == "step"]
@@ -214,9 +203,7 @@ def test_two_processes_are_one(capsys: pytest.CaptureFixture[str], llava: Path, 
     assert max(float((weights[name] - its[name]).abs().max()) for name in weights) < 5e-6
     assert said.splitlines()[:-1] == told.splitlines()[:-1]
     recipe = written(llava, data, launch={"processes": 2}, min_count=1000, evaluate_on=[])
-    done = subprocess.run(
-        command(recipe, "--out", "bad"), env=environment(), capture_output=True, text=True, timeout=280
-    )
+    done = run(recipe, "bad")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("Error: "), done.stderr
     assert "no concept was given 1000 times" in done.stderr and "Traceback" not in done.stderr
 

@@ -62,10 +62,13 @@ def dies_at(step: int) -> Callable[[int, int], None]:
 LATER = [pytest.param(steps, marks=pytest.mark.slow) for steps in [(1,), (2,), (4,), (5,)]]
 
 
+@pytest.mark.parametrize("way", ["full", "lora"])
 @pytest.mark.parametrize("steps", [(3, 6), *LATER])
-def test_killed_between_steps(llava: Path, data: Path, tmp_path: Path, steps: tuple[int, ...]) -> None:
-    """A run of eight steps or so with LoRA's dropout; each start goes on from the last checkpoint."""
-    made = csd(llava, data)
+def test_killed_between_steps(
+    llava: Path, data: Path, tmp_path: Path, steps: tuple[int, ...], way: str
+) -> None:
+    """A run of eight steps or so, with LoRA's dropout; each start goes on from the last checkpoint."""
+    made = csd(llava, data, lora=LORA if way == "lora" else None)
     train(made, str(tmp_path / "whole"))
     for step in steps:
         with pytest.raises(Killed):

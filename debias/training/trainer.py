@@ -105,6 +105,14 @@ class InstanceTrainer(Trainer):
         """Batches that are dealt to the ranks already."""
         return self.epochs
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Trainer's own silently leaves out weights that are named otherwise in files than in memory, as LLaVA's are."""
+        if model is None and isinstance(self.model, PreTrainedModel):
+            stored = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+            self.model.load_state_dict(stored.state_dict())
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Of a batch, as transformers estimates them."""
         return super().floating_point_ops(inputs["inputs"])
