@@ -85,7 +85,7 @@ def _dry_run(recipe: Recipe, folder: str, console: Console, err: Console) -> Non
 
     with err.status("checking recipe, model and dataset"):
         quiet()
-        from debias.training.run import preview
+        from debias.training.planning import preview
 
         found = preview(recipe)
     for name, value in found.items():

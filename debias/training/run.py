@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,22 +12,22 @@ from accelerate import PartialState
 from transformers import PrinterCallback, TrainingArguments
 
 from storage.backend import open_backend
-from storage.errors import CounterpoiseError
 from storage.manifest import load_dataset, root_hash, shards_of
 
 from ..loading import Batches
 from ..pools import dataset_pool
 from .card import write_card
 from .checking import check_recipe
-from .data import Epochs, Opened, Sizes, sizes
+from .data import Epochs, Opened
 from .diagnoses import capability_fell, plateau, unbalanced
 from .epochs import Measuring
 from .evaluating import Evaluator
 from .examples import FIELDS, Collator, Examples, choices
 from .folder import CHECKPOINTS, MODEL, EpochRecord, RunFolder
 from .measuring import Evaluation, Share
+from .planning import sizes_of, steps_of
 from .preparing import merged, prepare, weights_sha256
-from .recipe import BATCH, MICRO_BATCH, Recipe, recipe_to_dict
+from .recipe import Recipe, recipe_to_dict
 from .schedule import Progress
 from .trainer import InstanceTrainer, Objective
 from .watching import Watch
@@ -71,53 +70,6 @@ def train(recipe: Recipe, out: str, fresh: bool = False, told: Told = lambda don
     """
     check_recipe(recipe)
     return Run(recipe, RunFolder(out), fresh, told).finish()
-
-
-def preview(recipe: Recipe) -> dict[str, str]:
-    """What `train` would do, by name; opens model and dataset and writes nothing.
-
-    Raises:
-        CounterpoiseError: as `train`.
-    """
-    check_recipe(recipe)
-    model = prepare(recipe)
-    chosen = sizes_of(recipe, recipe.launch.processes)
-    units = Batches(
-        recipe.dataset, recipe.split, seed=recipe.seed, batch_size=chosen.units, keep_sets=recipe.keeps_sets,
-        rank=0, world_size=recipe.launch.processes,
-    ).units  # fmt: skip
-    steps = steps_of(recipe, chosen, units, recipe.launch.processes)
-    trained = sum(value.numel() for value in model.model.parameters() if value.requires_grad)
-    return {
-        "method": recipe.method,
-        "model": f"{recipe.model}, {model.adapter.name}: {trained:,} parameters trained",
-        "data": f"{recipe.dataset}, {recipe.split}: {units * chosen.members * recipe.launch.processes} pictures",
-        "step": f"{chosen.batch} pictures, {chosen.units * chosen.members} at a time",
-        "steps": f"{steps} an epoch before resampling, {recipe.epochs} epochs",
-        "rate": f"{recipe.rate(model.adapter.name):g}, {recipe.schedule}",
-    }
-
-
-def sizes_of(recipe: Recipe, processes: int) -> Sizes:
-    """How a step of a recipe is cut; see `data.sizes`."""
-    values = load_dataset(recipe.dataset).axes.values()
-    members = math.prod(map(len, values)) if recipe.keeps_sets else 1
-    return sizes(recipe.batch, recipe.micro_batch, members, processes, (BATCH, MICRO_BATCH))
-
-
-def steps_of(recipe: Recipe, chosen: Sizes, units: int, processes: int) -> int:
-    """Steps in so many units of one process.
-
-    Raises:
-        CounterpoiseError: there is none.
-    """
-    steps = chosen.steps(units)
-    if not steps:
-        raise CounterpoiseError(
-            f"batch: given {chosen.batch}, but the epoch has {units * chosen.members * processes} pictures; give a smaller "
-            "batch, or more data."
-        )
-    return min(steps, recipe.steps or steps)
 
 
 class Run:
