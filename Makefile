@@ -35,10 +35,10 @@ fmt: $(STAMP)  ## format the code and mend what can be mended
 ui: $(STAMP)  ## Prefect's UI on the demo's runs: http://127.0.0.1:4200
 	PREFECT_HOME='$(CURDIR)/out/prefect' $(BIN)/prefect server start --host 127.0.0.1
 
-bench: $(STAMP)  ## measured figures: the embedded model, prompt-to-prompt, reading, ten million records, publishing, asking
+bench: $(STAMP)  ## measured figures: the embedded model, prompt-to-prompt, reading, ten million records, publishing, asking, csd
 	@missed=0; for what in '-m generators.paperdolls evaluate' '-m generators.paperdolls proof' \
 		tests/benchmarks/p2p.py tests/benchmarks/reading.py tests/benchmarks/metadata.py \
-		tests/benchmarks/publishing.py tests/benchmarks/asking.py; do $(BIN)/python $$what || missed=1; done; exit $$missed
+		tests/benchmarks/publishing.py tests/benchmarks/asking.py tests/benchmarks/csd_step.py; do $(BIN)/python $$what || missed=1; done; exit $$missed
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -103,6 +103,11 @@ class Batches(IterableDataset[Batch]):
         return self._stream(start).batch_count - start.batches
 
     @property
+    def units(self) -> int:
+        """Units (whole sets, or images) that this rank is handed in the epoch."""
+        return self._stream(_Place(self.epoch, 0, 0)).unit_count
+
+    @property
     def epoch(self) -> int:
         """The epoch that is handed out."""
         return int(self._shared[0])

@@ -6,7 +6,8 @@ and SocialCounterfactuals. Labels mean prompted or annotated appearance, never i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -62,7 +63,7 @@ class Pool:
         return self.items()
 
 
-def dataset_pool(dataset: Where, split: str | None = None) -> Pool:
+def dataset_pool(dataset: Where, split: str | None = None, sets: Collection[str] | None = None) -> Pool:
     """The kept pictures of a dataset in the order of storage, without sets that a file in `verdicts/` rejects.
 
     Its groups have the concepts of the whole plan, in the plan's order, whatever the split.
@@ -70,11 +71,13 @@ def dataset_pool(dataset: Where, split: str | None = None) -> Pool:
     Args:
         dataset: a folder or URI.
         split: one of the dataset's splits; None for all.
+        sets: ids of sets, all of them whole, that are shown; None for all.
 
     Raises:
         CounterpoiseError: there is no such dataset or split, or nothing is left; later, a file is damaged.
     """
-    axes = tuple(load_dataset(dataset).axes)
+    manifest = load_dataset(dataset)
+    axes = tuple(manifest.axes)
     groups: dict[str, dict[str, None]] = {}
     for row in read_plan(dataset):
         groups.setdefault(row["concept_group"], {})[row["concept"]] = None
@@ -85,8 +88,12 @@ def dataset_pool(dataset: Where, split: str | None = None) -> Pool:
 
     def items() -> Iterator[PoolItem]:
         for item in opened():
+            if sets is not None and item["set_id"] not in sets:
+                continue
             values = {axis: item[axis] for axis in axes}
             yield PoolItem(item["key"], item["set_id"], item["concept"], values, decoded(item["image"]))
 
     concepts = {group: tuple(names) for group, names in groups.items()}
-    return Pool(str(dataset), axes, opened().unit_count, items, concepts)
+    whole = opened().unit_count
+    members = math.prod(map(len, manifest.axes.values()))
+    return Pool(str(dataset), axes, whole if sets is None else len(sets) * members, items, concepts)

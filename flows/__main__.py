@@ -12,7 +12,9 @@ from rich.console import Console
 
 from storage.errors import CounterpoiseError
 
+from .evaluate import evaluate
 from .skew import skew
+from .train import train
 
 app = typer.Typer(
     name="counterpoise",
@@ -278,6 +280,8 @@ def export(
 
 
 app.command()(skew)
+app.command()(train)
+app.command()(evaluate)
 
 
 @app.command()
@@ -332,7 +336,7 @@ def _fail(message: str) -> int:
 
 
 def _continues(arguments: Sequence[str]) -> bool:
-    return bool(set(arguments[:1]) & {"demo", "generate"})
+    return bool(set(arguments[:1]) & {"demo", "generate", "train"})
 
 
 def _system_error(error: OSError) -> str:

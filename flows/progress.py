@@ -88,3 +88,12 @@ class Terminal(Listener):
                     f"shard {record.index:05d} done ({self._shards} of {self._total}): "
                     f"{counts.get('sets', 0)} sets kept of {counts.get('candidates', 0)} tries"
                 )
+
+
+@contextmanager
+def counting_to(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar whose end comes to be known where the console is a terminal; yields what takes steps done and known."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, known: bar.update(task, completed=done, total=known)

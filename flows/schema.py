@@ -14,7 +14,8 @@ from generators.spec import SCHEDULERS, Dtype, EditKind, Halves, Scheduler, Spec
 from storage.errors import shown
 
 
-def _distinct(items: list[str]) -> list[str]:
+def distinct(items: list[str]) -> list[str]:
+    """The items; a validator that refuses one given twice, whatever its case."""
     if len({item.casefold() for item in items}) < len(items):
         raise ValueError("doubled")
     return items
@@ -52,7 +53,7 @@ class Doc(BaseModel):
 class AxisDoc(Doc):
     """One axis."""
 
-    values: Annotated[list[Words], Field(min_length=2), AfterValidator(_distinct)] = wanted(
+    values: Annotated[list[Words], Field(min_length=2), AfterValidator(distinct)] = wanted(
         "at least two different values made of letters, spaces and hyphens"
     )
     neutral: Neutral = wanted("a word for where the axis is left out, or an empty text", "")
@@ -62,7 +63,7 @@ class ConceptDoc(Doc):
     """One concept."""
 
     group: Name = wanted("a name of small letters, digits and underscores")
-    phrases: Annotated[list[Phrase], Field(min_length=1), AfterValidator(_distinct)] = wanted(
+    phrases: Annotated[list[Phrase], Field(min_length=1), AfterValidator(distinct)] = wanted(
         "a list of different phrases of words, without commas"
     )
 
@@ -88,7 +89,7 @@ class SamplerDoc(Doc):
 class BlendDoc(Doc):
     """Local blend."""
 
-    words: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)] = wanted(
+    words: Annotated[list[Text], Field(min_length=1), AfterValidator(distinct)] = wanted(
         'a list of "edited", axes, or words of every prompt', ["edited"]
     )
     threshold: Share = wanted(_SHARE, 0.3)
@@ -158,7 +159,7 @@ class SplitDoc(Doc):
     train: Share = wanted(_SHARE, 0.8)
     validation: Share = wanted(_SHARE, 0.1)
     test: Share = wanted(_SHARE, 0.1)
-    held_out_concepts: Annotated[list[str], AfterValidator(_distinct)] = wanted(
+    held_out_concepts: Annotated[list[str], AfterValidator(distinct)] = wanted(
         "a list of different concepts of this spec", []
     )
 
@@ -183,11 +184,11 @@ class SpecDoc(Doc):
         min_length=1,
         description="a mapping of names (small letters, digits, underscores) to at least two values each",
     )
-    base_axes: Annotated[list[str], AfterValidator(_distinct)] = wanted("a list of different axes")
-    edit_axes: Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)] = wanted(
+    base_axes: Annotated[list[str], AfterValidator(distinct)] = wanted("a list of different axes")
+    edit_axes: Annotated[list[str], Field(min_length=1), AfterValidator(distinct)] = wanted(
         "a list of one or more different axes"
     )
-    templates: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)] = wanted(
+    templates: Annotated[list[Text], Field(min_length=1), AfterValidator(distinct)] = wanted(
         "a list of different templates", list(TEMPLATES)
     )
     sets_per_concept: Count = wanted(_COUNT)
@@ -219,12 +220,12 @@ def refusal(source: str, field: str, given: object, wanted: str, options: Sequen
     return SpecError(f"{where}given {text}, wanted {wanted}{did_you_mean(given, options)}", field)
 
 
-def refused_shape(source: str, error: ValidationError) -> SpecError:
+def refused_shape(source: str, error: ValidationError, document: type[BaseModel] = SpecDoc) -> SpecError:
     """The first of pydantic's errors as one line; unknown keys come first, for they explain missing ones."""
     found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     first, more = found[0], len(found) - 1
     parts = [part for part in first["loc"] if part != "[key]"]
-    owner, info = _described(parts)
+    owner, info = _described(parts, document)
     field = ".".join(map(str, parts))
     if first["type"] == "extra_forbidden":
         names = list(owner.model_fields)
@@ -237,10 +238,10 @@ def refused_shape(source: str, error: ValidationError) -> SpecError:
     return SpecError(line + (f"; {more} more to mend" if more else ""), field)
 
 
-def _described(loc: Sequence[Any]) -> tuple[type[BaseModel], FieldInfo | None]:
+def _described(loc: Sequence[Any], document: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
     """The innermost model and field that a location speaks of; no field where the key is unknown."""
-    owner: type[BaseModel] = SpecDoc
-    model: type[BaseModel] | None = SpecDoc
+    owner: type[BaseModel] = document
+    model: type[BaseModel] | None = document
     info: FieldInfo | None = None
     keyed = False
     for part in loc:

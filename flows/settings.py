@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +45,7 @@ def load_spec(path_or_shipped_name: str | Path) -> Spec:
     """
     given = str(path_or_shipped_name)
     source = f"{given}.yaml" if given in SHIPPED else given
-    return spec_from_dict(_parse(_read(given), source), source)
+    return spec_from_dict(parse_yaml(read_yaml(given, SHIPPED, _SPECS), source, "name: mine"), source)
 
 
 def spec_from_dict(document: object, source: str = "spec") -> Spec:
@@ -65,14 +67,19 @@ def spec_to_dict(spec: Spec) -> dict[str, Any]:
     return plain
 
 
-def _read(given: str) -> bytes:
-    if given in SHIPPED:
-        return _SPECS.joinpath(f"{given}.yaml").read_bytes()
+def read_yaml(given: str, shipped: Sequence[str], folder: Traversable) -> bytes:
+    """The bytes of a YAML file, or of one in `folder` by its name there.
+
+    Raises:
+        SpecError: there is no such file, or it cannot be read.
+    """
+    if given in shipped:
+        return folder.joinpath(f"{given}.yaml").read_bytes()
     try:
         return Path(given).read_bytes()
     except FileNotFoundError:
-        names = f"a YAML file or one of {', '.join(SHIPPED)}"
-        raise SpecError(f"{given}: no such file, wanted {names}{did_you_mean(given, SHIPPED)}") from None
+        names = f"a YAML file or one of {', '.join(shipped)}"
+        raise SpecError(f"{given}: no such file, wanted {names}{did_you_mean(given, shipped)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(f"{given!r}: cannot be read ({reason}), wanted a YAML file") from None
@@ -95,7 +102,12 @@ class _Loader(yaml.SafeLoader):
         return found
 
 
-def _parse(content: bytes, source: str) -> object:
+def parse_yaml(content: bytes, source: str, example: str) -> object:
+    """What YAML says; `example` is a line that errors show.
+
+    Raises:
+        SpecError: it is no YAML, or a key is given twice or is no text.
+    """
     try:
         return yaml.load(content, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -104,7 +116,7 @@ def _parse(content: bytes, source: str) -> object:
         reason = error.problem or "cannot be parsed"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where, reason = "", " ".join(str(error).split())[:160]
-    raise SpecError(f"{source}: not valid YAML{where}: {reason}; wanted a mapping such as `name: mine`")
+    raise SpecError(f"{source}: not valid YAML{where}: {reason}; wanted a mapping such as `{example}`")
 
 
 def _spelled_out(document: dict[Any, Any], source: str) -> dict[Any, Any]:
