@@ -17,7 +17,7 @@ from .campaign import Campaign, Options, active_campaign
 from .closing import Outcome
 from .opening import open_campaign
 from .reconcile import dataset_tag
-from .server import of_the_server
+from .server import of_the_server, start_apart
 from .settings import load_spec
 from .tasks import make_shard
 
@@ -87,6 +87,7 @@ def run(campaign: Campaign, spec: str) -> Outcome:
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=campaign.workers)
     with campaign.active(), tags(dataset_tag(campaign.dataset)), of_the_server(_INSTEAD):
+        start_apart()
         generate.with_options(task_runner=runner)(spec, str(campaign.dataset))
     if campaign.outcome is None:
         raise CounterpoiseError("The run was cancelled before its end; the same command continues it.")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,4 +125,49 @@ def test_kill_9_while_generating_loses_at_most_the_shard(whole: Path, tmp_path: 
 @pytest.mark.parametrize("fault", ["before_create", "#40"])
 def test_kill_9_while_publishing_continues(whole: Path, tmp_path: Path, fault: str) -> None:
     assert child(tmp_path / "data", fault=fault) == -signal.SIGKILL
+    continued(tmp_path / "data", whole)
+
+
+ON_A_TERMINAL = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {here!r})
+os.chdir({folder!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from flows_world import PreparedEngine, load, spec_file
+from flows import __main__ as cli, opening
+
+class Slow(PreparedEngine):
+    def generate(self, request):
+        Path("begun").touch()
+        time.sleep(2)
+        return super().generate(request)
+
+opening.load_factory = load(engine=Slow(24))
+sys.exit(cli.run(["generate", spec_file(Path()), "--out", "data", "--workers", "2"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+def test_ctrl_c_on_a_terminal_reaches_all_but_the_server(whole: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the whole group of processes; a flow whose server is gone would wait for minutes."""
+    code = ON_A_TERMINAL.format(here=str(HERE), folder=str(tmp_path))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    clean |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(HERE.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=clean, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=90)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said and "does not answer" not in said
+    assert said.rstrip().endswith("the same command continues."), said
     continued(tmp_path / "data", whole)
