@@ -227,8 +227,8 @@ def warnings_of(concepts: Sequence[str], given: Ints, used: Ints) -> Iterator[st
         )
     elif 2 * len(used) < len(concepts):
         yield (
-            f"Only {len(used)} of {len(concepts)} concepts were given often enough to be measured. The model avoids the "
-            "others: do not rank it by Skew without their recall."
+            f"Only {len(used)} of {len(concepts)} concepts were given often enough to be measured. There are too few "
+            "predictions, or the model avoids the others: do not rank it by Skew without their recall."
         )
 
 

@@ -19,7 +19,6 @@ from .train import train
 app = typer.Typer(
     name="counterpoise",
     help="Counterfactual image sets made with SDXL and prompt-to-prompt.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -145,6 +144,10 @@ def verify(
     if lines:
         raise typer.Exit(1)
     typer.echo(f"{dataset} is sound.")
+    if missing := checks.unfinished(dataset):
+        typer.echo(
+            f"{missing} planned shards are not there yet; `counterpoise generate` with its spec makes them."
+        )
 
 
 @app.command()
@@ -314,6 +317,8 @@ def _end(shortfall: str) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command; its exit status. What the user can mend is one line on stderr and 2."""
     logging.getLogger().addHandler(logging.NullHandler())  # or a library gives it one, and all is told twice
+    if not arguments:
+        arguments = ["--help"]
     try:
         status = app(list(arguments), prog_name="counterpoise", standalone_mode=False)
     except CounterpoiseError as error:

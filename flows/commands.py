@@ -192,6 +192,8 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
         sets = "1 set has" if len(found.again) == 1 else f"{len(found.again)} sets have"
         _say(console, f"{sets} a rejected candidate that would be kept now: {names}.")
         _say(console, "Rejected candidates have no images, so that needs a new generation.")
+    for name in found.unscored:
+        _say(console, f"Warning: {name} limits nothing: no candidate has that score.")
     if write:
         from .closing import describe_dataset
 
@@ -211,9 +213,7 @@ def export(dataset: str, to: str, out: str, chat: Chat, console: Console, err: C
     with err.status("reading the records"):
         source = open_source(dataset)
     if source.manifest.missing:
-        text = (
-            f"{len(source.manifest.missing)} planned shards are not listed; the finished ones are exported."
-        )
+        text = "the dataset was not finished; the shards that are there are exported."
         _say(err, f"Warning: {text}")
     with counting(err, "exporting", source.total) as advance:
         found = write(source, to, out, chat, advance)

@@ -16,6 +16,8 @@ from storage.query import PLAN_ROW, Records, open_records
 _REVIEWER = "refilter"
 VERDICTS = verdict_files.verdict_name(_REVIEWER)
 NAMES = tuple(one.name for one in fields(Thresholds))
+#: Columns of limits that are not called as their score.
+_COLUMNS = {"faces": "face_count", "attribute_share": "attribute_ok"}
 # Sets by what the limits say of their finished candidates; a preview's scores are no final ones. `verdict` is the reason
 # against the candidate that was kept, `other` whether one that was rejected would be kept now.
 _JUDGED = """
@@ -55,6 +57,7 @@ class Refiltered:
         tallies: one per concept, in the order of the plan.
         verdicts: (set_id, "accept" or "reject", reason) of every set that was kept.
         again: sets of which a rejected candidate would be kept now; its images were never stored.
+        unscored: changed limits of scores that no candidate has, which therefore limit nothing.
     """
 
     thresholds: Thresholds
@@ -62,6 +65,7 @@ class Refiltered:
     tallies: Mapping[str, Tally]
     verdicts: list[tuple[str, str, str | None]] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
+    unscored: list[str] = field(default_factory=list)
 
 
 def parse_limit(name: str, text: str) -> float | int | None:
@@ -109,7 +113,15 @@ def _judge(records: Records, now: Thresholds, changed: Mapping[str, tuple[Any, A
     kept = records.ask("SELECT set_id, verdict FROM judged WHERE judged.then ORDER BY set_id")
     again = records.ask("SELECT set_id FROM judged WHERE other AND NOT now ORDER BY set_id")
     verdicts = [(row["set_id"], "reject" if row["verdict"] else "accept", row["verdict"]) for row in kept]
-    return Refiltered(now, changed, tallies, verdicts, [row["set_id"] for row in again])
+    unscored = [
+        name for name, (_, limit) in changed.items() if limit is not None and not _scored(records, name)
+    ]
+    return Refiltered(now, changed, tallies, verdicts, [row["set_id"] for row in again], unscored)
+
+
+def _scored(records: Records, limit: str) -> bool:
+    column = _COLUMNS.get(limit, limit)
+    return bool(records.ask(f"SELECT count({column}) > 0 AS scored FROM records")[0]["scored"])
 
 
 def _stored(dataset: str) -> Thresholds:

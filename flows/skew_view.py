@@ -67,7 +67,7 @@ def _worst(table: SkewTable) -> Table:
     cells.sort(key=lambda row: -abs(row[1].skew))
     view = Table(title="Cells furthest from 0", title_justify="left")
     for name in ("axis", "concept", "value"):
-        view.add_column(name)
+        view.add_column(name, overflow="fold")  # a narrow terminal breaks names rather than to cut them
     for name in ("answers", "share", "target", "Skew", "95 %"):
         view.add_column(name, justify="right", no_wrap=True)
     for name, cell in cells[:WORST]:

@@ -55,6 +55,12 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
     return [*lines, *_side_lines(dataset), *_strangers(backend, manifest)]
 
 
+def unfinished(dataset: Where) -> int:
+    """How many of the planned shards are not there yet."""
+    present = set(shard_indices(open_backend(dataset)))
+    return len(set(load_dataset(dataset).missing) - present)
+
+
 def _side_lines(dataset: Where) -> list[str]:
     """A line for each file of `skew/` or `verdicts/` that no reader takes."""
     lines: list[str] = []

@@ -103,6 +103,21 @@ def test_status_3_names_the_concepts_each_time(
         assert found.err.splitlines()[-1] == "Short of the spec, in every cell alike: weapon (1 of 2 sets)."
 
 
+def test_verify_says_what_is_not_there_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    generate(capsys, "--shards", "0:1")
+    found = Called(capsys, "verify", "data")
+    assert found.status == 0
+    assert found.out.splitlines() == [
+        "data is sound.",
+        "2 planned shards are not there yet; `counterpoise generate` with its spec makes them.",
+    ]
+
+
+def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    found, asked = Called(capsys), Called(capsys, "--help")
+    assert (found.status, found.out, found.err) == (0, asked.out, "") and "Usage: counterpoise" in found.out
+
+
 def test_verify_tells_sound_from_damaged(capsys: pytest.CaptureFixture[str]) -> None:
     generate(capsys)
     assert (Called(capsys, "verify", "data").status, Called(capsys, "verify", "data").out) == (
