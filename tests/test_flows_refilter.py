@@ -177,5 +177,5 @@ def test_a_dataset_without_thresholds_is_refused(tmp_path: Path) -> None:
 
 def test_a_limit_of_a_score_that_nobody_has_is_named(dataset: str) -> None:
     """PreparedScorers give no faces: such a limit keeps everything, and must not look like a check that passed."""
-    assert refilter(dataset, {"faces": 1}).unscored == ["faces"]
+    assert refilter(dataset, {"faces": 2}).unscored == ["faces"]
     assert refilter(dataset, {"clip_text": 0.2, "faces": None}).unscored == []
