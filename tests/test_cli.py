@@ -31,6 +31,8 @@ COMMANDS = [
     "report",
     "export",
     "skew",
+    "train",
+    "evaluate",
     "version",
 ]
 
