@@ -199,6 +199,7 @@ def write_skew(
     shrink: bool = False,
     tau1: float = 1.0,
     tau2: float = 1.0,
+    resample: bool = True,
 ) -> Written:
     """Write `skew/<slug>-<weights sha12>-<epoch>.parquet` for all kept images of a dataset, and the table beside it.
 
@@ -213,6 +214,7 @@ def write_skew(
         shrink: take what `skew_formula.shrunk` leaves of each Skew.
         tau1: see `sampling.multiplicity`.
         tau2: see `sampling.multiplicity`.
+        resample: draw copies; without, every image is handed out once.
 
     Raises:
         CounterpoiseError: the table is not of this dataset, a Skew is infinite, or a name cannot be a file's.
@@ -225,9 +227,10 @@ def write_skew(
     found = instance_skew(table, images["concept"], {axis: images[axis] for axis in axes}, shrink=shrink)
     weights = weight(found.skew, clamp)
     keys = images["key"].to_pylist()
-    times = copies_of(found.skew, keys, seed, epoch, tau1, tau2)
+    times = copies_of(found.skew, keys, seed, epoch, tau1, tau2) if resample else None
     beside = f"{name.removesuffix('.parquet')}.json"
-    drawn = {"seed": seed, "clamp": clamp, "shrink": shrink, "tau1": tau1, "tau2": tau2}
+    taus = {"tau1": tau1, "tau2": tau2} if resample else {}
+    drawn = {"seed": seed, "clamp": clamp, "shrink": shrink, "resample": resample, **taus}
     model = {"slug": slug, "weights_sha256": weights_sha256, "epoch": epoch}
     backend = open_backend(dataset)
     with backend.staging() as staging:
@@ -235,4 +238,6 @@ def write_skew(
         staging.put(staging.stage(beside, [text.encode()]), beside)
     write_sidecar(dataset, name, keys, found.skew, weights, times)
     clamped = 0 if clamp is None else int(np.count_nonzero(np.abs(found.skew) > clamp))
-    return Written(name, beside, len(keys), found.dropped, clamped, int(times.sum()))
+    return Written(
+        name, beside, len(keys), found.dropped, clamped, len(keys) if times is None else int(times.sum())
+    )

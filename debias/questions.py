@@ -83,7 +83,12 @@ def check_options(options: Sequence[str]) -> None:
 
 def words(names: Sequence[str], phrases: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Concepts as options: the caller's phrases by name; without one, the name in words."""
-    return tuple((phrases or {}).get(name, name.replace("_", " ")) for name in names)
+    return tuple((phrases or {}).get(name, in_words(name)) for name in names)
+
+
+def in_words(concept: str) -> str:
+    """A concept's name in words."""
+    return concept.replace("_", " ")
 
 
 def same_for_all(names: Sequence[str]) -> Offer:

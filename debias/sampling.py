@@ -97,6 +97,11 @@ def _draw(start: hashlib._Hash, key: str) -> float:
     return fraction(digest.digest())
 
 
+def drawn(*parts: str | int) -> float:
+    """A number in [0, 1) that depends on the parts alone."""
+    return fraction(hashlib.sha256(json.dumps(parts).encode()).digest())
+
+
 def fraction(digest: bytes) -> float:
     """A number in [0, 1) from a hash."""
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # as many bits as a float has

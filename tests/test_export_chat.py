@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_world import HEADER, files, plan_rows
 
-from debias.sampling import copies, multiplicity
+from debias.sampling import copies, drawn, multiplicity
+from debias.wording import CAPTIONS
 from flows.export.options import Chat
-from flows.export.questions import CAPTION, CHOICE, Questions, drawn, open_questions
+from flows.export.questions import CHOICE, Questions, open_questions
 from storage import CounterpoiseError, DatasetMismatch, create_dataset, load_dataset
 from storage.stream import stream
 
@@ -141,7 +142,7 @@ def test_the_order_depends_on_seed_key_and_copy() -> None:
 def test_a_share_asks_for_a_sentence(share: float) -> None:
     questions = asked(Chat(caption_share=share))
     items = [questions.item(replace(SAMPLE, key=f"k{n}")) for n in range(2000)]
-    captions = [item for item in items if item.question in CAPTION]
+    captions = [item for item in items if item.question in CAPTIONS]
     assert abs(len(captions) / 2000 - share) < 0.04
     assert {item.answer for item in captions} <= {"A photo of a person, chef."}
     assert {item.question.partition("\n")[0] for item in items if item not in captions} <= {

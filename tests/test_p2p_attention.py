@@ -96,7 +96,7 @@ def test_one_softmax_is_the_same_attention_for_every_value(
     mask[..., 30:] = -1e4
     monkeypatch.setattr(formulas, "BUDGET", 64 * 150)
     for limit in (None, mask):
-        found = [torch.zeros(3, pixels, value.shape[-1]) for value in values]
+        found = [torch.full((3, pixels, value.shape[-1]), torch.nan) for value in values]
         formulas.one_softmax(query, key, values, found, limit)
         for one, value in zip(found, values, strict=True):
             maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
@@ -111,9 +111,11 @@ def test_fused_attention_is_added_in_slices(pixels: int) -> None:
     mask[..., 30:] = -1e4
     for limit in (None, mask):
         found = torch.ones(3, pixels, 8)
-        formulas.add_plain(query, key, value, found, limit)
+        formulas.put_plain(query, key, value, found, limit, add=True)
         maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
         assert torch.allclose(found, 1 + maps @ value, atol=1e-5)
+        formulas.put_plain(query, key, value, found, limit)
+        assert torch.allclose(found, maps @ value, atol=1e-5), "written over"
 
 
 def test_masks_the_first_term_takes_the_bases_and_the_second_the_edits() -> None:

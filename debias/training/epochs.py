@@ -18,10 +18,7 @@ from ..skew_json import from_json, to_json
 from ..skew_table import SkewTable
 from .folder import EPOCHS, RunFolder
 from .measuring import Share, ask, checked, chosen_sets, skew_of, source_of
-from .recipe import Recipe
-
-#: A tau so large that every multiplicity is 1 to the last bit: nothing is dropped, nothing copied.
-NEVER = 1e300
+from .recipe import MICRO_BATCH, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Measuring:
         recipe = self.recipe
         source = source_of(recipe, recipe.skew_pool)
         sets = chosen_sets(source, recipe.skew_images, recipe.seed)
-        answers = ask(self.model, source, sets, self.share, recipe.micro_batch or 8)
+        answers = ask(self.model, source, sets, self.share, recipe.micro_batch or MICRO_BATCH)
         return skew_of(checked(answers, source), recipe)
 
     def sidecar(self, epoch: int, weights_sha256: str) -> str:
@@ -59,12 +56,11 @@ class Measuring:
             CounterpoiseError: the dataset cannot be written to, or the table is not of its axes and concepts.
         """
         recipe = self.recipe
-        taus = (recipe.tau1, recipe.tau2) if recipe.resample else (NEVER, NEVER)
         try:
             write_skew(
                 recipe.dataset, table, recipe.slug(), weights_sha256, epoch,
                 seed=recipe.seed, clamp=recipe.clamp, shrink=recipe.shrink and not recipe.faithful,
-                tau1=taus[0], tau2=taus[1],
+                tau1=recipe.tau1, tau2=recipe.tau2, resample=recipe.resample,
             )  # fmt: skip
         except OSError as error:
             reason = explain(error, f"{recipe.dataset}/skew")

@@ -8,9 +8,6 @@ Source: the training text of CSD (Cheng et al. 2025) is not printed in the paper
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -27,23 +24,14 @@ from storage.items import Item
 from ..losses import IGNORED
 from ..models.base import MultimodalModel
 from ..packing import Tree, plant
-from ..questions import Offer, Question, of_the_group, same_for_all, words
-from ..sampling import fraction
+from ..questions import Offer, Question, in_words, of_the_group, same_for_all, words
+from ..sampling import drawn
+from ..wording import CAPTIONS, Wording
 
-CAPTIONS = (
-    "What does the picture show?",
-    "Describe the picture in one sentence.",
-    "What is the person in the picture doing?",
-)
 #: Columns of a dataset that examples are made of.
 FIELDS = ("set_id", "concept", "neutral_prompt")
 _TREES = 4096
 _NO_LETTER = -1
-
-
-def drawn(*parts: str | int) -> float:
-    """A number in [0, 1) that depends on the parts alone."""
-    return fraction(hashlib.sha256(json.dumps(parts).encode()).digest())
 
 
 def choices(groups: Mapping[str, Sequence[str]]) -> Offer:
@@ -105,9 +93,8 @@ class Examples:
     question: Question = field(default_factory=lambda: Question(cyclic=False))
 
     @cached_property
-    def _mention(self) -> re.Pattern[str]:
-        named = "|".join(re.escape(value) for value in sorted(self.values, key=len, reverse=True))
-        return re.compile(rf"(?<!\w)(?:{named})(?!\w)", re.IGNORECASE)
+    def _wording(self) -> Wording:
+        return Wording(self.values)
 
     @cached_property
     def _tree(self) -> Any:
@@ -153,16 +140,15 @@ class Examples:
         return Example(tuple(whole[:same]), (*whole[same:], *self._end), ())
 
     def _sentence(self, item: Item) -> str:
-        """The neutral prompt; where its words name an axis' value, the concept alone."""
-        told = item["neutral_prompt"]
-        if not told or self._mention.search(told):
-            (concept,) = words([item["concept"]])
-            if found := self._mention.search(concept):
+        def concept() -> str:
+            word = in_words(item["concept"])
+            if found := self._wording.value_in(word):
                 raise CounterpoiseError(
-                    f"concept {item['concept']!r} names the value {found[0]!r}: an answer must not; give caption_share 0."
+                    f"concept {item['concept']!r} names the value {found!r}: an answer must not; give caption_share 0."
                 )
-            told = f"A picture of: {concept}"
-        return told if told.endswith((".", "!", "?")) else f"{told}."
+            return word
+
+        return self._wording.sentence(item["neutral_prompt"], concept)
 
     @cached_property
     def _end(self) -> tuple[int, ...]:

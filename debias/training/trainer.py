@@ -134,7 +134,8 @@ class InstanceTrainer(Trainer):
         for batch in batches:
             weights = batch["weights"]
             counts[0] += weights.sum() if self.objective.normalise else len(weights)
-            counts[1] += len(several(batch["sets"]))
+            if self.objective.consistency:
+                counts[1] += len(several(batch["sets"]))
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(counts).view(-1, 2).sum(0)
         return batches, counts

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from debias.sampling import fraction
+from debias.questions import in_words
+from debias.sampling import drawn
+from debias.wording import CAPTIONS, Wording
 from storage import CounterpoiseError, DatasetManifest, Sample
 from storage.manifest import Where, read_plan
 
@@ -20,16 +19,6 @@ CHOICE = (
     "What fits the person in the picture best?\n{options}\nGive the letter and the word.",
     "Choose the description that suits this picture.\n{options}\nReply with letter and word.",
 )
-CAPTION = (
-    "What does the picture show?",
-    "Describe the picture in one sentence.",
-    "What is the person in the picture doing?",
-)
-
-
-def drawn(*parts: str | int) -> float:
-    """A number in [0, 1) that depends on the parts alone."""
-    return fraction(hashlib.sha256(json.dumps(parts).encode()).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +42,11 @@ class Questions:
     chat: Chat
     groups: Mapping[str, Sequence[str]]
     attributes: Iterable[str]
-    _mention: re.Pattern[str] = field(init=False)
+    _wording: Wording = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare the search for attributes in answers."""
-        values = "|".join(re.escape(value) for value in sorted(self.attributes, key=len, reverse=True))
-        object.__setattr__(self, "_mention", re.compile(rf"(?<!\w)(?:{values})(?!\w)", re.IGNORECASE))
+        object.__setattr__(self, "_wording", Wording(self.attributes))
 
     def item(self, sample: Sample, copy: int = 0) -> Item:
         """What is asked about the n-th copy of an image; a function of (seed, key, copy).
@@ -68,7 +56,7 @@ class Questions:
         """
         place = (self.chat.seed, sample.key, *((copy,) if copy else ()))
         if drawn(*place, "kind") < self.chat.caption_share:
-            return Item(_pick(CAPTION, *place, "caption"), self._sentence(sample))
+            return Item(_pick(CAPTIONS, *place, "caption"), self._sentence(sample))
         return self._choice(sample, *place)
 
     def _choice(self, sample: Sample, *place: str | int) -> Item:
@@ -85,25 +73,16 @@ class Questions:
         return Item(text.replace(OPTIONS_PLACE, "\n".join(lines)), lines[offered.index(right)])
 
     def _sentence(self, sample: Sample) -> str:
-        """The neutral prompt; where its words name an attribute's value, the concept alone."""
-        told = sample.neutral_prompt
-        if not told or self._mention.search(told):
-            told = f"A picture of: {self._concept(sample)}"
-        return told if told.endswith((".", "!", "?")) else f"{told}."
+        return self._wording.sentence(sample.neutral_prompt, lambda: self._concept(sample))
 
     def _concept(self, sample: Sample) -> str:
-        word = concept_word(sample.concept)
-        if found := self._mention.search(word):
+        word = in_words(sample.concept)
+        if found := self._wording.value_in(word):
             raise CounterpoiseError(
-                f"concept {sample.concept!r} names the attribute {found[0]!r}: an answer must not, so it cannot be "
+                f"concept {sample.concept!r} names the attribute {found!r}: an answer must not, so it cannot be "
                 "exported to chat; give the concept another name"
             )
         return word
-
-
-def concept_word(concept: str) -> str:
-    """A concept's name in words."""
-    return concept.replace("_", " ")
 
 
 def open_questions(dataset: Where, manifest: DatasetManifest, chat: Chat) -> Questions:
@@ -115,8 +94,8 @@ def open_questions(dataset: Where, manifest: DatasetManifest, chat: Chat) -> Que
     groups: dict[str, list[str]] = {}
     for row in read_plan(dataset):
         words = groups.setdefault(row["concept_group"], [])
-        if concept_word(row["concept"]) not in words:
-            words.append(concept_word(row["concept"]))
+        if in_words(row["concept"]) not in words:
+            words.append(in_words(row["concept"]))
     alone = [name for name, words in groups.items() if len(words) < 2]
     if alone and chat.caption_share < 1:
         every = sorted({word for words in groups.values() for word in words})

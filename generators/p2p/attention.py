@@ -19,7 +19,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from .blend import WordMaps
-from .formulas import add_plain, injected_values, kept_values, one_softmax, plain
+from .formulas import injected_values, kept_values, one_softmax, plain, put_plain
 from .plan import StepPlan
 
 
@@ -174,7 +174,7 @@ def attend(
     """
     rows = len(own) if injected is None else len(injected)
     # Laid out as fused attention does it: pixels before heads, so that joining the heads copies nothing.
-    mixed = query.new_zeros(rows, query.shape[2], query.shape[1], values.shape[-1]).transpose(1, 2)
+    mixed = query.new_empty(rows, query.shape[2], query.shape[1], values.shape[-1]).transpose(1, 2)
     for base, edits in followed.items():
         assert injected is not None
         place = own.index(base)
@@ -185,11 +185,11 @@ def attend(
             [mixed[row] for row in (base, *edits)],
             None if mask is None else mask[base],
         )
+    following = {row for edits in followed.values() for row in edits}
     for place, row in enumerate(own):
         if row not in followed:
-            add_plain(
-                query[place], key[place], values[place], mixed[row], None if mask is None else mask[row]
-            )
+            limit = None if mask is None else mask[row]
+            put_plain(query[place], key[place], values[place], mixed[row], limit, add=row in following)
     return mixed
 
 

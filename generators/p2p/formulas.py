@@ -53,12 +53,12 @@ def one_softmax(
         query: (H, P, D) of the base.
         key: (H, T, D) of the base.
         values: n of (H, T, E).
-        results: n of (H, P, E), added to.
+        results: n of (H, P, E), written.
         mask: (1, 1, T), added before the softmax.
     """
     if query.is_cuda or (len(values) == 2 and key.shape[1] > 2048):
         for value, result in zip(values, results, strict=True):
-            add_plain(query, key, value, result, mask)
+            put_plain(query, key, value, result, mask)
         return
     heads, pixels, channels = query.shape
     budget = min(BUDGET, SHARE * sum(value.numel() for value in values))
@@ -69,24 +69,28 @@ def one_softmax(
         scores = wide(torch.baddbmm(nothing, query[:, rows], columns, beta=0, alpha=scale))
         weights = (scores if mask is None else scores + mask).softmax(-1).to(query.dtype)
         for result, value in zip(results, values, strict=True):
-            result[:, rows] += torch.bmm(weights, value)
+            result[:, rows] = torch.bmm(weights, value)
 
 
-def add_plain(query: Tensor, key: Tensor, value: Tensor, result: Tensor, mask: Tensor | None = None) -> None:
-    """Add A V to what is there; on a CPU in slices of its pixels, so that it takes no room.
+def put_plain(
+    query: Tensor, key: Tensor, value: Tensor, result: Tensor, mask: Tensor | None = None, add: bool = False
+) -> None:
+    """Write A V, or add it to what is there; on a CPU in slices of its pixels, so that it takes no room.
 
     Args:
         query: (H, P, D).
         key: (H, T, D).
         value: (H, T, E).
-        result: (H, P, E), added to.
+        result: (H, P, E), written or added to.
         mask: (1, 1, T), added before the softmax.
+        add: it is a second term.
     """
     pixels = query.shape[1]
     size = pixels if query.is_cuda else max(SLICE, pixels // 8)
     for start in range(0, pixels, size):
         rows = slice(start, start + size)
-        result[:, rows] += plain(query[None, :, rows], key[None], value[None], mask)[0]
+        term = plain(query[None, :, rows], key[None], value[None], mask)[0]
+        result[:, rows] = result[:, rows] + term if add else term
 
 
 def guided(empty: Tensor, asked: Tensor, strength: float) -> Tensor:
