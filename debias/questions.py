@@ -114,6 +114,27 @@ def of_the_group(groups: Mapping[str, Sequence[str]]) -> Offer:
     return lambda place, concept: by_concept[_known(place, concept, by_concept)]
 
 
+def choices(groups: Mapping[str, Sequence[str]]) -> Offer:
+    """Offer the concepts of a picture's group; all concepts where a group has but one.
+
+    Raises:
+        CounterpoiseError: there is a single concept.
+    """
+    every = sorted({name for names in groups.values() for name in names})
+    if len(every) < 2:
+        raise CounterpoiseError(
+            f"the dataset has the one concept {every[0]!r}: two or more are wanted for a choice; generate more."
+        )
+    alone = {names[0] for names in groups.values() if len(names) == 1}
+    all_of_them = same_for_all(every) if alone else None
+    grouped = of_the_group({group: names for group, names in groups.items() if len(names) > 1})
+
+    def offer(place: str, concept: str | None) -> tuple[str, ...]:
+        return all_of_them(place, concept) if all_of_them and concept in alone else grouped(place, concept)
+
+    return offer
+
+
 def with_distractors(concepts: Sequence[str], count: int = 9, seed: int = 0) -> Offer:
     """Offer the true concept and some others, all in an order that is drawn too.
 

@@ -122,13 +122,11 @@ def _pool(pool: str, kind: str, split: str | None, axis: list[str] | None, image
 
 
 def _offer(pool: Pool, concepts: list[str] | None, seed: int) -> Offer:
-    from debias.questions import same_for_all, with_distractors
+    from debias.questions import choices, same_for_all, with_distractors
 
     if concepts:
         return same_for_all(concepts)
     if pool.groups:
-        from debias.training.examples import choices
-
         return choices(pool.groups)
     known = sorted({item.concept for item in pool if item.concept is not None})
     if not known:

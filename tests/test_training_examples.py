@@ -14,8 +14,10 @@ from training_world import dataset, opened
 
 from debias.losses import IGNORED
 from debias.models.base import MultimodalModel
-from debias.training.examples import CAPTIONS, Collator, Examples, choices
+from debias.questions import choices
+from debias.training.examples import Collator, Examples
 from debias.training.trainer import answer_losses, divergences
+from debias.wording import CAPTIONS
 from storage import CounterpoiseError
 from storage.stream import stream
 

@@ -17,8 +17,9 @@ from transformers import Trainer, TrainingArguments
 
 from debias.losses import social_fairness_loss
 from debias.models.opening import open_model
+from debias.questions import choices
 from debias.training.data import sizes
-from debias.training.examples import Collator, Examples, choices
+from debias.training.examples import Collator, Examples
 from debias.training.recipe import Parts
 from debias.training.run import train
 from debias.training.schedule import Progress

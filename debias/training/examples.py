@@ -8,7 +8,7 @@ Source: the training text of CSD (Cheng et al. 2025) is not printed in the paper
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from storage.items import Item
 from ..losses import IGNORED
 from ..models.base import MultimodalModel
 from ..packing import Tree, plant
-from ..questions import Offer, Question, in_words, of_the_group, same_for_all, words
+from ..questions import Offer, Question, in_words, words
 from ..sampling import drawn
 from ..wording import CAPTIONS, Wording
 
@@ -32,27 +32,6 @@ from ..wording import CAPTIONS, Wording
 FIELDS = ("set_id", "concept", "neutral_prompt")
 _TREES = 4096
 _NO_LETTER = -1
-
-
-def choices(groups: Mapping[str, Sequence[str]]) -> Offer:
-    """Offer the concepts of a picture's group; all concepts where a group has but one.
-
-    Raises:
-        CounterpoiseError: there is a single concept.
-    """
-    every = sorted({name for names in groups.values() for name in names})
-    if len(every) < 2:
-        raise CounterpoiseError(
-            f"the dataset has the one concept {every[0]!r}: two or more are wanted for a choice; generate more."
-        )
-    alone = {names[0] for names in groups.values() if len(names) == 1}
-    all_of_them = same_for_all(every) if alone else None
-    grouped = of_the_group({group: names for group, names in groups.items() if len(names) > 1})
-
-    def offer(place: str, concept: str | None) -> tuple[str, ...]:
-        return all_of_them(place, concept) if all_of_them and concept in alone else grouped(place, concept)
-
-    return offer
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from ..models.base import MultimodalModel
 from ..pools import Pool, dataset_pool
 from ..predicting import predict, predictions_schema
 from ..predictions import Predictions, predictions_from
+from ..questions import choices
 from ..sampling import drawn
 from ..skew import skew_table_from
 from ..skew_table import SkewTable
-from .examples import choices
 from .recipe import HELDOUT, TRAIN, Recipe
 
 #: Of the permutation test; a table of an epoch is looked at for its course, not for its last digits.

@@ -16,13 +16,14 @@ from storage.manifest import load_dataset, root_hash, shards_of
 
 from ..loading import Batches
 from ..pools import dataset_pool
+from ..questions import choices
 from .card import write_card
 from .checking import check_recipe
 from .data import Epochs, Opened
 from .diagnoses import capability_fell, plateau, unbalanced
 from .epochs import Measuring
 from .evaluating import Evaluator
-from .examples import FIELDS, Collator, Examples, choices
+from .examples import FIELDS, Collator, Examples
 from .folder import CHECKPOINTS, MODEL, EpochRecord, RunFolder
 from .measuring import Evaluation, Share
 from .planning import sizes_of, steps_of

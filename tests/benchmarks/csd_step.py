@@ -26,7 +26,8 @@ from transformers import TrainingArguments
 
 from debias.models.base import MultimodalModel
 from debias.models.opening import adapter_of
-from debias.training.examples import Collator, Examples, choices
+from debias.questions import choices
+from debias.training.examples import Collator, Examples
 from debias.training.schedule import Progress
 from debias.training.trainer import InstanceTrainer, Objective
 from storage.stream import stream
