@@ -178,9 +178,12 @@ def main() -> int:
         memory(*given.memory)
         return 0
     with torch.inference_mode():
-        rows = [
+        rows = []
+        for row in (
             row for name, run in parts.items() if name in (given.parts or parts) for row in run(given.repeats)
-        ]
+        ):
+            rows.append(row)
+            print(" | ".join(row.cells()), file=sys.stderr, flush=True)  # the table comes an hour later
     table = Table(*HEADINGS, title="prompt-to-prompt on a CPU, medians of paired repeats (95 % interval)")
     for row in rows:
         table.add_row(*row.cells())
