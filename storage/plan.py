@@ -121,14 +121,18 @@ def plan_rows(backend: Backend, facts: Mapping[str, Any]) -> Iterable[dict[str, 
     return iter_rows(stored_plan(backend, facts))
 
 
-def read_table(content: bytes, where: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(
+    content: bytes, where: str, columns: list[str] | None = None, wanted: pa.Schema | None = None
+) -> pa.Table:
     """Parquet from memory, on one thread; all columns, or those that are named.
 
     Raises:
-        ShardDamaged: it is no whole Parquet, or more than `MAX_ROWS` or `MAX_TABLE` when decoded.
+        ShardDamaged: it is no whole Parquet, more than `MAX_ROWS` or `MAX_TABLE` when decoded, or not as `wanted`.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        if wanted is not None and not file.schema_arrow.equals(wanted):
+            raise ShardDamaged(f"{where}: the Parquet's columns are not those of the dataset.")
         check_footer(file.metadata, where)
         _check_decoded(file.metadata, content, where, columns)
         table = _read_groups(file, where, columns)
