@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -61,8 +61,10 @@ Extend = Annotated[
     typer.Option("--extend", help="SPEC asks for more sets or concepts: add them, leave the shards alone."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log.")]
-Limit = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
-Whole = Annotated[str | None, typer.Option(metavar="N|off", show_default=False)]
+
+
+def _limit(text: str) -> Any:
+    return typer.Option(metavar="N|off", show_default=False, help=text)
 
 
 @app.command()
@@ -187,13 +189,17 @@ def show(
 @app.command()
 def refilter(
     dataset: Dataset,
-    clip_text: Limit = None,
-    clip_base: Limit = None,
-    clip_direction: Limit = None,
-    background_change: Limit = None,
-    attribute_share: Limit = None,
-    nsfw: Limit = None,
-    faces: Limit = None,
+    clip_text: Annotated[str | None, _limit("Least cosine of image and prompt.")] = None,
+    clip_base: Annotated[str | None, _limit("Least cosine of an edit and its base.")] = None,
+    clip_direction: Annotated[
+        str | None, _limit("Least cosine of the change of images and of words.")
+    ] = None,
+    background_change: Annotated[
+        str | None, _limit("Most change outside the person, in grey levels.")
+    ] = None,
+    attribute_share: Annotated[str | None, _limit("Least share of members read as prompted.")] = None,
+    nsfw: Annotated[str | None, _limit("Most probability of an unsafe image.")] = None,
+    faces: Annotated[str | None, _limit("Faces wanted, a whole number.")] = None,
     write: Annotated[
         bool,
         typer.Option("--write", help="Write verdicts/refilter.parquet: a verdict per set, with the reason."),

@@ -127,35 +127,43 @@ def _run(campaign: Campaign, spec: str, runner: str, verbose: bool) -> Outcome:
 def reconcile(dataset: str, fix: bool, verbose: bool, console: Console, err: Console) -> bool:
     """Print where storage and Prefect's records disagree, and set Prefect's if asked; whether they agree now."""
     from .home import prepare_prefect
-    from .reconcile import compare, facts
+    from .reconcile import compare, facts, unrecorded
 
     stored = facts(dataset)
     prepare_prefect(verbose)
     with err.status("asking Prefect"):
         from .records import read_runs, set_states
 
-        found = compare(stored, read_runs(dataset))
+        runs = read_runs(dataset)
+    left = found = compare(stored, runs)
     changed: list[Disagreement] = []
     if fix and found:
         with err.status("setting states"):
             changed = set_states(found)
             left = compare(stored, read_runs(dataset))
-    else:
-        left = found
     if found:
         console.print(_disagreements(found, changed))
+    unknown = unrecorded(stored, runs)
     if not left:
-        _say(console, f"{dataset} and Prefect's records agree on {len(stored.manifests)} shards.")
+        _say(
+            console,
+            f"{dataset} and Prefect's records agree on {len(stored.manifests) - len(unknown)} shards.",
+        )
     elif fix:
-        _say(console, f"{len(left)} of {len(found)} remain: Prefect has no run whose state could be set.")
+        _say(console, f"{len(left)} of {len(found)} remain: their state could not be set.")
+    if unknown:
+        first = ", ".join(f"{index:05d}" for index in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        _say(
+            console,
+            f"Of {len(unknown)} more Prefect has no record ({first}): made without it, or on another server.",
+        )
     return not left
 
 
 def _disagreements(found: Sequence[Disagreement], changed: Sequence[Disagreement]) -> Table:
     table = Table("what", "storage", "Prefect", "set to" if changed else "--fix sets")
     for one in found:
-        state = one.wanted.capitalize() if one.wanted else "-"
-        table.add_row(*map(escape, (one.subject, one.storage, one.prefect, state)))
+        table.add_row(*map(escape, (one.subject, one.storage, one.prefect, one.wanted.capitalize())))
     return table
 
 

@@ -14,7 +14,6 @@ from storage.shardfile import read_shard, shard_indices
 
 Wanted = Literal["COMPLETED", "CRASHED"]
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
-NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Disagreement:
     Attributes:
         subject: the shard or the flow run.
         storage, prefect: what either says.
-        run: whose state is wrong; None where Prefect has no run to set.
+        run: whose state is wrong.
         wanted: the state that it should have.
         manifest_sha256: that a completed task should have returned.
     """
@@ -68,8 +67,8 @@ class Disagreement:
     subject: str
     storage: str
     prefect: str
-    run: Run | None = None
-    wanted: Wanted | None = None
+    run: Run
+    wanted: Wanted
     manifest_sha256: str | None = None
 
 
@@ -106,23 +105,30 @@ def compare(stored: Facts, runs: Iterable[Run]) -> list[Disagreement]:
     found: list[Disagreement] = []
     for index in sorted({*stored.manifests, *by_shard}):
         found += _of_shard(index, stored.manifests.get(index), by_shard[index])
-    lost = {one.run.flow for one in found if one.run and one.wanted == "CRASHED" and one.run.ended}
+    lost = {one.run.flow for one in found if one.wanted == "CRASHED" and one.run.ended}
     for run in ordered:
         if run.shard is None:
             found += _of_flow(run, stored, run.id in lost)
     return found
 
 
+def unrecorded(stored: Facts, runs: Iterable[Run]) -> list[int]:
+    """Finished shards of which Prefect has no run, as of a campaign with `--runner none`: nothing is contradicted."""
+    return sorted(set(stored.manifests) - {run.shard for run in runs})
+
+
 def _of_shard(index: int, manifest: str | None, runs: list[Run]) -> list[Disagreement]:
     """The last run has to say what storage says; of earlier ones, none may still be at work on a finished shard."""
-    subject, last = f"shard {index:05d}", runs[-1] if runs else None
+    if not runs:
+        return []
+    subject, last = f"shard {index:05d}", runs[-1]
     if manifest is None:
-        if last is None or last.state != "COMPLETED":
-            return []
-        return [Disagreement(subject, "no manifest", _said(last), last, "CRASHED")]
+        return (
+            [Disagreement(subject, "no manifest", _said(last), last, "CRASHED")]
+            if last.state == "COMPLETED"
+            else []
+        )
     there = f"manifest {manifest[:12]}"
-    if last is None:
-        return [Disagreement(subject, there, NOTHING)]
     found = [
         Disagreement(subject, there, f"{_said(run)}, though a later run ended", run, "CRASHED")
         for run in runs[:-1]

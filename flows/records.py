@@ -42,7 +42,7 @@ def read_runs(dataset: str) -> list[Run]:
 
 
 def set_states(found: Iterable[Disagreement]) -> list[Disagreement]:
-    """Set the states that can be set, whatever Prefect's rules say of the change; those that were set.
+    """Set the states that storage contradicts, whatever Prefect's rules say of the change; those that were set.
 
     Raises:
         CounterpoiseError: the server does not answer.
@@ -50,8 +50,6 @@ def set_states(found: Iterable[Disagreement]) -> list[Disagreement]:
     changed: list[Disagreement] = []
     with of_the_server(), get_client(sync_client=True) as client:
         for one in found:
-            if one.run is None or one.wanted is None:
-                continue
             message = f"Reconciled with storage: {one.storage}."
             if one.manifest_sha256:
                 message = f"Reconciled with storage: manifest {one.manifest_sha256}"

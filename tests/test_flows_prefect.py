@@ -158,8 +158,8 @@ def reconciled(told: dict[str, Any]) -> dict[str, Any]:
         ("other", 1, ["shard 00001", "Completed, manifest"]),
         ("other fixed", 0, ["set to", "agree on 3 shards"]),
         ("again", 0, ["agree on 3 shards"]),
-        ("nothing", 1, ["shard 00000", "shard 00001", "shard 00002", "nothing"]),
-        ("nothing fixed", 1, ["3 of 3 remain: Prefect has no run whose state could be set"]),
+        ("nothing", 0, ["agree on 0 shards", "Of 3 more Prefect has no record (00000, 00001, 00002)"]),
+        ("nothing fixed", 0, ["agree on 0 shards", "Of 3 more Prefect has no record"]),
     ],
 )
 def test_reconcile_tells_each_disagreement_and_mends_prefect_alone(

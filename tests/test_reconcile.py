@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from storage_world import fill, start
 
-from flows.reconcile import Disagreement, Facts, Run, address, compare, dataset_tag, facts
+from flows.reconcile import Disagreement, Facts, Run, address, compare, dataset_tag, facts, unrecorded
 from storage import CounterpoiseError, ShardDamaged, finish_dataset, list_shards
 
 A, B = "a" * 64, "b" * 64
@@ -54,7 +54,8 @@ def test_a_manifest_that_prefect_does_not_know_of(state: str) -> None:
 
 
 def test_a_manifest_of_which_prefect_says_nothing() -> None:
-    assert lines({0: A}) == [("shard 00000", f"manifest {A[:12]}", "nothing", None)]
+    assert lines({0: A}) == [], "it was made without Prefect, which contradicts nothing"
+    assert unrecorded(Facts({0: A, 1: B}, 3), [task(1, "FAILED"), flow("COMPLETED")]) == [0]
 
 
 def test_another_hash_or_none() -> None:
@@ -83,9 +84,9 @@ def test_a_flow_that_runs_for_ever() -> None:
 
 def applied(runs: Sequence[Run], found: Sequence[Disagreement]) -> list[Run]:
     """The runs after their states were set."""
-    wanted = {one.run.id: one for one in found if one.run and one.wanted}
+    wanted = {one.run.id: one for one in found}
     return [
-        replace(run, state=one.wanted or "", manifest_sha256=one.manifest_sha256 or run.manifest_sha256)
+        replace(run, state=one.wanted, manifest_sha256=one.manifest_sha256 or run.manifest_sha256)
         if (one := wanted.get(run.id))
         else run
         for run in runs
@@ -100,18 +101,13 @@ manifests = st.dictionaries(st.integers(0, 3), st.sampled_from([A, B]))
 
 
 @given(manifests, st.lists(task_runs, unique_by=lambda run: run.id), states, states)
-def test_setting_states_leaves_only_what_has_no_run(
-    stored: dict[int, str], tasks: list[Run], one: str, two: str
-) -> None:
+def test_setting_states_leaves_nothing(stored: dict[int, str], tasks: list[Run], one: str, two: str) -> None:
     runs = [*tasks, flow(one), flow(two, 1, "g")]
     before = Facts(stored, 4)
     found = compare(before, runs)
     assert compare(before, list(reversed(runs))) == found, "the order of the answer does not count"
-    left = compare(before, applied(runs, found))
-    assert left == [line for line in found if line.run is None]
-    assert {line.subject for line in left} == {
-        f"shard {index:05d}" for index in set(stored) - {run.shard for run in tasks}
-    }
+    assert compare(before, applied(runs, found)) == []
+    assert set(unrecorded(before, runs)) == set(stored) - {run.shard for run in tasks}
 
 
 def test_what_storage_says(tmp_path: Path) -> None:
