@@ -206,6 +206,7 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
         from .closing import describe_dataset
 
         _say(console, write_verdicts(dataset, found))
+        _say(console, "It judges the sets that are there: write it again when more were made.")
         for line in describe_dataset(dataset):  # the card names the files in verdicts/
             _say(console, f"Warning: {line}")
 

@@ -53,11 +53,19 @@ def _download(model: str) -> Path:
     try:
         return Path(StableDiffusionXLPipeline.download(model, use_safetensors=True))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = _first(error)
+        reason = str(first).splitlines()[0] if str(first) else type(first).__name__
         raise ModelError(
             f"model {model!r}: neither a folder here nor to be had from the hub ({reason}); check the id, the network "
             "and HF_HUB_OFFLINE, or give a local folder"
         ) from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first; the libraries' own words for it are advice to programmers."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
 
 
 def _check_folder(model: str, folder: Path) -> None:
