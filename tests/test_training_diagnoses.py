@@ -18,10 +18,11 @@ from debias.training import epochs as beginning
 from debias.training.capability import answered, read_questions
 from debias.training.card import licence
 from debias.training.evaluating import Evaluator
-from debias.training.measuring import Share, ask, chosen_sets, source_of
+from debias.training.measuring import ask, chosen_sets, source_of
 from debias.training.planning import preview
 from debias.training.recipe import Lora, Parts, Recipe
 from debias.training.run import train
+from debias.training.subject import Share
 from storage import CounterpoiseError
 from storage.sidecar import write_sidecar
 

@@ -12,13 +12,13 @@ from storage.errors import CounterpoiseError
 from storage.sidecar import read_sidecar, sidecar_name
 
 from ..instance import write_skew
-from ..models.base import MultimodalModel
 from ..refresh import cell_counts, sign_flips
 from ..skew_json import from_json, to_json
 from ..skew_table import SkewTable
 from .folder import EPOCHS, RunFolder
-from .measuring import Share, ask, checked, chosen_sets, skew_of, source_of
+from .measuring import ask, checked, chosen_sets, skew_of, source_of
 from .recipe import MICRO_BATCH, Recipe
+from .subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +26,22 @@ class Measuring:
     """Measures Skew and writes sidecars.
 
     Attributes:
-        recipe: what is asked for.
-        folder: of the run.
-        model: in training.
-        share: of this process.
+        subject: the model in training.
     """
 
-    recipe: Recipe
-    folder: RunFolder
-    model: MultimodalModel
-    share: Share
+    subject: Subject
 
     def table(self) -> SkewTable:
         """Skew of the model as it is."""
-        recipe = self.recipe
+        recipe, subject = self.subject.recipe, self.subject
         source = source_of(recipe, recipe.skew_pool)
         sets = chosen_sets(source, recipe.skew_images, recipe.seed)
-        answers = ask(self.model, source, sets, self.share, recipe.micro_batch or MICRO_BATCH)
+        answers = ask(subject.model, source, sets, subject.share, recipe.micro_batch or MICRO_BATCH)
         return skew_of(checked(answers, source), recipe)
 
     def sidecar(self, epoch: int, weights_sha256: str) -> str:
         """Name of an epoch's sidecar."""
-        return sidecar_name(self.recipe.slug(), weights_sha256, epoch)
+        return sidecar_name(self.subject.recipe.slug(), weights_sha256, epoch)
 
     def write(self, table: SkewTable, epoch: int, weights_sha256: str) -> None:
         """Write the epoch's sidecar in the dataset, and the table in the run's folder.
@@ -55,7 +49,7 @@ class Measuring:
         Raises:
             CounterpoiseError: the dataset cannot be written to, or the table is not of its axes and concepts.
         """
-        recipe = self.recipe
+        recipe = self.subject.recipe
         try:
             write_skew(
                 recipe.dataset, table, recipe.slug(), weights_sha256, epoch,
@@ -68,11 +62,11 @@ class Measuring:
                 f"{str(reason).rstrip('.')}. An epoch's Skew is kept in the dataset's skew/: make it writable, or "
                 "train on a copy of the dataset."
             ) from error
-        self.folder.write_text(table_name(epoch), to_json(table, recipe.shrink))
+        self.subject.folder.write_text(table_name(epoch), to_json(table, recipe.shrink))
 
     def told(self, table: SkewTable, epoch: int, step: int, sidecar: str) -> dict[str, Any]:
         """The log's line of an epoch."""
-        before = stored_table(self.folder, epoch - 1) if epoch else None
+        before = stored_table(self.subject.folder, epoch - 1) if epoch else None
         flips = [] if before is None else [asdict(flip) for flip in sign_flips(before, table)]
         return {
             "kind": "skew",
@@ -85,7 +79,7 @@ class Measuring:
             },
             "flips": flips,
             "cells": [list(cell) for cell in cell_counts(table)],
-            **_weights(self.recipe, sidecar),
+            **_weights(self.subject.recipe, sidecar),
         }
 
 

@@ -9,14 +9,13 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from ..models.base import MultimodalModel
 from ..predicting import write_predictions
 from ..skew_json import from_json, to_json
 from .capability import answered, read_questions
-from .folder import EVALUATIONS, RunFolder
-from .measuring import Evaluation, Share, ask, chosen_sets, evaluated, source_of
-from .preparing import weights_sha256
-from .recipe import MICRO_BATCH, Recipe
+from .folder import EVALUATIONS
+from .measuring import Evaluation, ask, chosen_sets, evaluated, source_of
+from .recipe import MICRO_BATCH
+from .subject import Subject
 
 _QUESTIONS = "questions"
 
@@ -26,34 +25,30 @@ class Evaluator:
     """Evaluates the model in training.
 
     Attributes:
-        recipe: what is asked for.
-        folder: of the run.
-        model: in training.
-        share: of this process.
+        subject: the model in training.
     """
 
-    recipe: Recipe
-    folder: RunFolder
-    model: MultimodalModel
-    share: Share
+    subject: Subject
 
     def pools(self, epochs: int, step: int) -> dict[str, Evaluation]:
         """All pools of the recipe, after so many epochs and steps."""
-        sha256 = weights_sha256(self.model)
-        return {name: self._pool(name, epochs, step, sha256) for name in self.recipe.evaluate_on}
+        sha256 = self.subject.weights_sha256(step)
+        return {name: self._pool(name, epochs, step, sha256) for name in self.subject.recipe.evaluate_on}
 
     def capability(self, epochs: int, step: int) -> float | None:
         """Share of the general questions that is answered right, else of the first pool; None where there is neither."""
-        sha256 = weights_sha256(self.model)
-        if self.recipe.questions is None:
-            first = self.recipe.evaluate_on[:1]
+        sha256 = self.subject.weights_sha256(step)
+        if self.subject.recipe.questions is None:
+            first = self.subject.recipe.evaluate_on[:1]
             return self._pool(first[0], epochs, step, sha256).accuracy if first else None
         name = f"{EVALUATIONS}/{epochs}/{_QUESTIONS}.json"
-        kept = self.folder.read(name)
+        kept = self.subject.folder.read(name)
         if kept is None or kept["weights_sha256"] != sha256:
-            every = read_questions(self.recipe.questions)
-            right = answered(self.model, every[self.share.rank :: self.share.processes])
-            right = gather_object(right) if self.share.processes > 1 else right
+            every = read_questions(self.subject.recipe.questions)
+            right = answered(
+                self.subject.model, every[self.subject.share.rank :: self.subject.share.processes]
+            )
+            right = gather_object(right) if self.subject.share.processes > 1 else right
             kept = {"weights_sha256": sha256, "accuracy": sum(right) / len(right), "count": len(right)}
             self._write(name, kept)
         self._log({"pool": _QUESTIONS, "accuracy": kept["accuracy"]}, epochs, step)
@@ -62,9 +57,9 @@ class Evaluator:
 
     def _pool(self, pool: str, epochs: int, step: int, sha256: str) -> Evaluation:
         place = f"{EVALUATIONS}/{epochs}/{_slug(pool)}"
-        kept = self.folder.read(f"{place}.json")
+        kept = self.subject.folder.read(f"{place}.json")
         if kept is not None and kept["weights_sha256"] == sha256:
-            table = self.folder.path / f"{place}-skew.json"
+            table = self.subject.folder.path / f"{place}-skew.json"
             read = from_json(table.read_bytes(), str(table)) if kept["note"] is None else None
             found = Evaluation(pool, kept["accuracy"], read, kept["note"])
         else:
@@ -77,15 +72,21 @@ class Evaluator:
         return found
 
     def _asked(self, pool: str, place: str, sha256: str) -> Evaluation:
-        source = source_of(self.recipe, pool)
-        sets = chosen_sets(source, None, self.recipe.seed)
-        answers = ask(self.model, source, sets, self.share, self.recipe.micro_batch or MICRO_BATCH)
-        found = evaluated(answers, source, self.recipe)
-        if self.share.rank == 0:
-            (self.folder.path / place).parent.mkdir(parents=True, exist_ok=True)
-            write_predictions(answers, self.folder.path / f"{place}.parquet")
+        source = source_of(self.subject.recipe, pool)
+        sets = chosen_sets(source, None, self.subject.recipe.seed)
+        answers = ask(
+            self.subject.model,
+            source,
+            sets,
+            self.subject.share,
+            self.subject.recipe.micro_batch or MICRO_BATCH,
+        )
+        found = evaluated(answers, source, self.subject.recipe)
+        if self.subject.share.rank == 0:
+            (self.subject.folder.path / place).parent.mkdir(parents=True, exist_ok=True)
+            write_predictions(answers, self.subject.folder.path / f"{place}.parquet")
             if found.table is not None:
-                self.folder.write_text(f"{place}-skew.json", to_json(found.table))
+                self.subject.folder.write_text(f"{place}-skew.json", to_json(found.table))
         self._write(
             f"{place}.json", {"weights_sha256": sha256, "accuracy": found.accuracy, "note": found.note}
         )
@@ -93,14 +94,14 @@ class Evaluator:
 
     def _write(self, name: str, body: Any) -> None:
         """Write, and wait until it is there for all: who found nothing asks, and all have to ask together."""
-        if self.share.rank == 0:
-            self.folder.write(name, body)
+        if self.subject.share.rank == 0:
+            self.subject.folder.write(name, body)
         PartialState().wait_for_everyone()
 
     def _log(self, facts: dict[str, Any], epochs: int, step: int) -> None:
         line = {"kind": "evaluation", "step": step, "epochs": epochs, **facts}
-        if self.share.rank == 0 and line not in self.folder.lines():
-            self.folder.log(line)
+        if self.subject.share.rank == 0 and line not in self.subject.folder.lines():
+            self.subject.folder.log(line)
 
 
 def _slug(pool: str) -> str:

@@ -26,17 +26,10 @@ from ..sampling import drawn
 from ..skew import skew_table_from
 from ..skew_table import SkewTable
 from .recipe import HELDOUT, TRAIN, Recipe
+from .subject import Share
 
 #: Of the permutation test; a table of an epoch is looked at for its course, not for its last digits.
 PERMUTATIONS = 199
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which of the processes this is."""
-
-    rank: int = 0
-    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ from .epochs import Measuring
 from .evaluating import Evaluator
 from .examples import FIELDS, Collator, Examples
 from .folder import CHECKPOINTS, MODEL, EpochRecord, RunFolder
-from .measuring import Evaluation, Share
+from .measuring import Evaluation
 from .planning import sizes_of, steps_of
 from .preparing import merged, prepare, weights_sha256
 from .recipe import Recipe, recipe_to_dict
 from .schedule import Progress
+from .subject import Share, Subject
 from .trainer import InstanceTrainer, Objective
 from .watching import Watch
 
@@ -91,8 +92,8 @@ class Run:
         PartialState().wait_for_everyone()
         self.progress = Progress(recipe.epochs, recipe.schedule, recipe.warmup)
         self.done = self._find_place()
-        self.measuring = Measuring(recipe, folder, self.model, self.share)
-        self.evaluator = Evaluator(recipe, folder, self.model, self.share)
+        self.subject = Subject(recipe, folder, self.model, self.share)
+        self.measuring, self.evaluator = Measuring(self.subject), Evaluator(self.subject)
         self.base: float | None = None
         self.batches = Batches(
             recipe.dataset, recipe.split, fields=FIELDS, seed=recipe.seed, batch_size=self.sizes.units,
@@ -206,7 +207,7 @@ class Run:
         """Measure before an epoch, or read back what was measured, and give the data their sidecar."""
         done, self.done = self.done, 0
         record = self.folder.epoch(epoch)
-        sha256 = weights_sha256(self.model)
+        sha256 = self.subject.weights_sha256(self.progress.end + done)
         if record is None or (not done and record.weights_sha256 != sha256):
             record = self._measured(epoch, sha256)
         else:
