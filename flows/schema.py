@@ -72,7 +72,9 @@ class SamplerDoc(Doc):
     """How a set is denoised."""
 
     steps: int = Field(default=50, ge=1, le=1000, description="a whole number of steps from 1 to 1000")
-    guidance: float = Field(default=7.5, ge=0, le=100, description="a number from 0 to 100")
+    guidance: float = Field(
+        default=7.5, ge=0, le=100, description="a number from 0 to 100, up to 1 for no guidance"
+    )
     scheduler: Scheduler = wanted(_SCHEDULER, "ddim")
     width: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)
     height: int | None = Field(default=None, ge=8, multiple_of=8, description=_SIZE)

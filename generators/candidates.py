@@ -99,7 +99,7 @@ class Factory:
         """Take a candidate from where it was saved, or make and save it."""
         before = saved.load(planned.set_id, candidate) if saved else None
         if before is not None:
-            shown = [decoded(one.image) for one in before if one.image is not None]
+            shown = [decoded(one.image, one.key) for one in before if one.image is not None]
             return before, self._report(planned, before[0], shown, restored=True)
         start = time.monotonic()
         made, verdict, images = self.make_candidate(planned, candidate)

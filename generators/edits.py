@@ -136,7 +136,7 @@ def _marks(
     Raises:
         AlignmentError: a word is not there, or nothing differs where "edited" is asked for.
     """
-    member, chosen = request.members[row], request.edit.local_blend
+    member, chosen, own = request.members[row], request.edit.local_blend, alignments[row]
     found: set[int] = set()
     for name in chosen.words if chosen else ():
         tokens = (
@@ -144,7 +144,8 @@ def _marks(
             if name == "edited"
             else word_tokens(words, member.values.get(name, name))
         )
-        if not tokens and (name != "edited" or alignments[row] is not None):
+        # an edit may do no more than leave words out; then its base's mark them
+        if not tokens and (name != "edited" or (own is not None and not own.replaced)):
             raise AlignmentError(
                 f'edit.local_blend.words: {name!r} is not in the prompt {words.prompt!r}; give "edited" where words '
                 "differ, an axis, or a word of every prompt"

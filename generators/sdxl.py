@@ -75,6 +75,11 @@ class SdxlEngine:
         """Align every edit of a request without computing anything; see `Engine.check`."""
         self.edits(request)
         check_layers(self.pipe.unet)
+        if self.pipe.unet.config.time_cond_proj_dim is not None:
+            raise ModelError(
+                f"model {self.model!r}: guidance is distilled into its time steps (time_cond_proj_dim), which is not "
+                "supported; wanted its base model with the LoRA of the same distillation"
+            )
         self._chunk(request.sampler)
         self.scheduler(request.sampler)
         if blend := request.edit.local_blend:
@@ -132,8 +137,8 @@ class SdxlEngine:
         return Sampling(self.pipe.unet, scheduler, noise, conditions, plan, own_noise, blend)
 
     def _embed(self, prompts: list[str], sampler: Sampler) -> tuple[Tensor, Tensor, bool]:
-        """Return token features (halves x rows, T, C), pooled features, and whether guidance is on."""
-        guided = sampler.guidance != 1.0
+        """Return token features (halves x rows, T, C), pooled features, and whether guidance is on, as it is above 1."""
+        guided = sampler.guidance > 1.0
         asked, empty, pooled, pooled_empty = self.pipe.encode_prompt(
             prompts, device=self.device, do_classifier_free_guidance=guided,
             negative_prompt=[sampler.negative_prompt] * len(prompts) if sampler.negative_prompt else None,
@@ -164,7 +169,7 @@ class SdxlEngine:
             return sampler.chunk
         height, width = (side // self.pipe.vae_scale_factor for side in self._size(sampler))
         channels = self.pipe.unet.config.block_out_channels[0]
-        guided = sampler.guidance != 1.0
+        guided = sampler.guidance > 1.0
         itemsize = DTYPES[sampler.dtype].itemsize
         return members_that_fit(
             sampler.memory_gb, self.parameters, height * width, channels, itemsize, guided
@@ -193,14 +198,17 @@ class SdxlEngine:
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
         """Decode latents one by one, so that a picture does not depend on its neighbours; RGB pictures."""
-        vae = self.pipe.vae
+        vae, own = self.pipe.vae, self.pipe.vae.dtype
         if getattr(vae.config, "force_upcast", False):
             vae.to(torch.float32)
-        with torch.inference_mode():
-            pixels = [
-                vae.decode(_unscaled(vae, row[None]).to(vae.dtype), return_dict=False)[0].float()
-                for row in latents
-            ]
+        try:
+            with torch.inference_mode():
+                pixels = [
+                    vae.decode(_unscaled(vae, row[None]).to(vae.dtype), return_dict=False)[0].float()
+                    for row in latents
+                ]
+        finally:
+            vae.to(own)
         return self.pipe.image_processor.postprocess(torch.cat(pixels), output_type="pil")
 
 

@@ -160,7 +160,7 @@ def explicit_core(query: Tensor, key: Tensor, value: Tensor, step: StepPlan | No
 def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:
     """Sample a request, every map built; final latents (R, C, h, w)."""
     pipe, sampler, edit = engine.pipe, request.sampler, request.edit
-    guided, rows = sampler.guidance != 1, len(request.members)
+    guided, rows = sampler.guidance > 1, len(request.members)
     state = State(request, engine, guided)
     asked, empty, pooled, pooled_empty = pipe.encode_prompt(
         request.prompts, do_classifier_free_guidance=guided
@@ -182,7 +182,9 @@ def explicit_latents(engine: SdxlEngine, request: SetRequest) -> Tensor:
     try:
         with torch.no_grad():
             for state.step, time in enumerate(scheduler.timesteps):
-                follows = edit.p2p and state.now(edit.cross_replace.get("edited", 0.0))
+                follows = edit.p2p and state.now(
+                    edit.cross_replace.get("edited", edit.cross_replace.get("default", 1.0))
+                )
                 now = pooled[state.bases] if follows else pooled
                 tokens = torch.cat([empty, asked]) if guided else asked
                 now = torch.cat([pooled_empty, now]) if guided else now

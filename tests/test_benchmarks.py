@@ -110,3 +110,12 @@ def test_explicit_maps_that_do_not_fit_leave_their_cells_empty() -> None:
     del row.times["explicit"], row.memory["explicit"]
     assert row.cells()[4:7] == ["no room", "1.000 (1.000 to 1.000)", "no room"]
     assert Case("self, core", 4096, 10, 23).map_bytes == 2 * 24 * 10 * 4096**2 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_attention_is_counted(dtype: torch.dtype) -> None:
+    """Two products of 2 x 3 heads x 64 x 32 x 16 multiplications and additions, as with explicit maps."""
+    query, key, value = (torch.randn(2, 3, n, 16, dtype=dtype) for n in (64, 32, 32))
+    fused = p2p._tflop(lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value))
+    explicit = p2p._tflop(lambda: (query @ key.transpose(2, 3)).softmax(-1) @ value)
+    assert fused == explicit == 2 * 2 * (2 * 3 * 64 * 32 * 16) / 1e12

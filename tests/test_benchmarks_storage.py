@@ -89,6 +89,8 @@ def test_the_bars_of_publishing() -> None:
 
 def test_intervals_hold_their_median() -> None:
     assert interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
-    middle, low, high = interval([1.0, 2.0, 3.0, 10.0, 2.5])
-    assert low <= middle == 2.5 <= high
+    assert interval([1.0, 2.0, 3.0, 10.0, 2.5]) == (2.5, 1.0, 10.0)
+    assert interval(list(range(6))) == (2.5, 0, 5), "31 of 32"
+    assert interval(list(range(9))) == (4, 1, 7), "246 of 256"
+    assert interval(list(range(61)))[1:] == (22, 38)
     assert ratio([4.0, 4.0], [2.0, 4.0])[0] == 1.5

@@ -76,6 +76,26 @@ def test_refine_lets_common_words_follow_and_new_words_not() -> None:
     assert found.mapper[base.spans[-1][0], edit.spans[-1][0]] == 1
 
 
+def test_auto_swaps_words_beside_words_that_are_new() -> None:
+    base, edit = words("a White man"), words("a Black man with glasses")
+    found = align(base, edit, "auto", SHARES)
+    (old,), (swapped,), new = (
+        [range(*base.spans[1])],
+        [range(*edit.spans[1])],
+        range(edit.spans[3][0], edit.spans[4][1]),
+    )
+    assert list(found.edited) == [*swapped, *new]
+    assert found.mapper[list(old), list(swapped)].all() and not found.mapper[:, list(new)].any()
+    assert align(base, edit, "refine", SHARES).follows[list(swapped)].sum() == 0
+
+
+def test_padding_of_a_shorter_edit_shifts_back() -> None:
+    base, edit = words("a Middle Eastern man"), words("a White man")
+    found = align(base, edit, "refine", SHARES)
+    assert found.mapper[base.end, edit.end] == 1 and found.mapper[base.end + 7, edit.end + 7] == 1
+    assert found.mapper[76, 75] == found.mapper[76, 76] == 1, "the last of it to the last"
+
+
 def test_a_and_an_change_along_with_the_word() -> None:
     found = align(words("a photo of a young man"), words("a photo of an old man"), "replace", SHARES)
     assert found.edited == (5,)

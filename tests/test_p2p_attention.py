@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -85,9 +85,15 @@ def test_without_a_step_the_processors_are_plain_attention(pipe) -> None:
     assert torch.allclose(edited(pipe, None), run(pipe.unet, inputs(pipe)), atol=1e-5)
 
 
-@pytest.mark.parametrize(("pixels", "keys", "count"), [(64, 50, 4), (4096 + 7, 50, 4), (50, 2100, 2)])
-def test_one_softmax_is_the_same_attention_for_every_value(
-    pixels: int, keys: int, count: int, monkeypatch: pytest.MonkeyPatch
+FORMS = (formulas.put_one_softmax, formulas.put_family)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("pixels", "keys", "count"), [(64, 50, 4), (4096 + 7, 50, 4), (50, 2100, 2), (1500, 90, 2)]
+)
+def test_a_bases_map_is_the_same_attention_for_every_value(
+    form: Callable[..., None], pixels: int, keys: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = torch.Generator().manual_seed(0)
     query, key = (torch.randn(3, n, 8, generator=draw) for n in (pixels, keys))
@@ -97,25 +103,39 @@ def test_one_softmax_is_the_same_attention_for_every_value(
     monkeypatch.setattr(formulas, "BUDGET", 64 * 150)
     for limit in (None, mask):
         found = [torch.full((3, pixels, value.shape[-1]), torch.nan) for value in values]
-        formulas.one_softmax(query, key, values, found, limit)
+        form(query, key, values, found, limit)
         for one, value in zip(found, values, strict=True):
             maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
             assert torch.allclose(one, maps @ value, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("pixels", [5, 128, 300, 2000])
-def test_fused_attention_is_added_in_slices(pixels: int) -> None:
+def test_fused_attention_is_written_and_added(
+    pixels: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row by row and in slices as on a CPU, or all rows at once as on a GPU."""
+    monkeypatch.setattr(formulas, "stays_on_chip", lambda _: at_once)
     draw = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(3, n, 8, generator=draw) for n in (pixels, 50, 50))
-    mask = torch.zeros(1, 1, 50)
-    mask[..., 30:] = -1e4
+    query, key, value = (torch.randn(2, 3, n, 8, generator=draw) for n in (pixels, 50, 50))
+    mask = torch.zeros(2, 1, 1, 50)
+    mask[0, ..., 30:] = mask[1, ..., :9] = -1e4
     for limit in (None, mask):
-        found = torch.ones(3, pixels, 8)
-        formulas.put_plain(query, key, value, found, limit, add=True)
-        maps = (query @ key.transpose(1, 2) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
+        found = torch.ones(2, 3, pixels, 8)
+        formulas.put_plain(query, key, list(value), list(found), limit, add=True)
+        maps = (query @ key.transpose(2, 3) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
         assert torch.allclose(found, 1 + maps @ value, atol=1e-5)
-        formulas.put_plain(query, key, value, found, limit)
+        formulas.put_plain(query, key, list(value), list(found), limit)
         assert torch.allclose(found, maps @ value, atol=1e-5), "written over"
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_the_form_for_a_gpu_gives_the_same(
+    pipe, plan: EditPlan, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = edited(pipe, plan.at(step))
+    monkeypatch.setattr(formulas, "stays_on_chip", lambda _: True)
+    assert torch.allclose(edited(pipe, plan.at(step)), wanted, atol=1e-5)
 
 
 def test_masks_the_first_term_takes_the_bases_and_the_second_the_edits() -> None:

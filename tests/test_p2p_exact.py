@@ -20,6 +20,7 @@ PROMPTS = {
     "replace": ("A photo of a White man in a garden", "A photo of a Black man in a garden"),
     "uneven": ("A photo of a chef in a garden", "A photo of an anaesthesiologist in a garden"),
     "refine": ("A photo of a White man", "A photo of a Middle Eastern man with glasses"),
+    "glasses": ("A photo of a White man in a garden", "A photo of a Black man with glasses in a garden"),
     "adjacent": ("A photo of a White man in a garden", "A photo of a Black woman in a garden"),
     "same": ("A photo of a smiling man", "A photo of a smiling man"),
 }
@@ -48,6 +49,8 @@ CASES: dict[str, tuple[str, Edit]] = {
             self_replace=0.0,
         ),
     ),
+    "a default alone": ("replace", Edit(cross_replace={"default": 0.5})),
+    "swapped beside new": ("glasses", Edit(cross_replace=SLOW)),
     "nothing": ("replace", Edit(cross_replace={"default": 0.0, "edited": 0.0}, self_replace=0.0)),
     "all": ("replace", Edit(cross_replace={"default": 1.0, "edited": 1.0}, self_replace=1.0)),
 }
@@ -164,4 +167,7 @@ def test_a_member_is_the_same_whichever_way_the_set_is_chunked(engine: SdxlEngin
         assert far(found, whole) < TOLERANCE
         assert torch.equal(found, engine.latents(chunked)), "bit-identical for a fixed chunk size"
         again = engine.latents(replace(swapped, sampler=chunked.sampler))
-        assert torch.equal(found[3:], again[[4, 3]]), "whichever place of a chunk a member has"
+        assert far(found[3:], again[[4, 3]]) < TOLERANCE, "whichever place of a chunk a member has"
+        assert chunk > 2 or torch.equal(found[3:], again[[4, 3]]), (
+            "to the bit where all chunks are of one size"
+        )

@@ -97,6 +97,39 @@ def test_chunks_give_the_same_pictures(engine: SdxlEngine, chunk: int) -> None:
     assert np.abs(whole - parts).max() <= 1
 
 
+def test_chunks_of_a_local_blend_differ_at_its_edge_alone(engine: SdxlEngine) -> None:
+    blend = Edit(local_blend=LocalBlend(("gender",), 0.99, 0.0))  # random maps are flat
+    whole, parts, plain = (
+        arrays(engine.generate(a_set(edit=edit, sampler=replace(SAMPLER, chunk=chunk))))
+        for edit, chunk in ((blend, None), (blend, 2), (Edit(), None))
+    )
+    apart = np.abs(whole - parts).max(-1) > 1
+    assert apart.mean() < 0.02, "a map may lie at the threshold"
+    assert (np.abs(whole - plain).max(-1) > 1).mean() > 5 * apart.mean()
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_guidance_up_to_one_is_none(engine: SdxlEngine, guidance: float) -> None:
+    """As diffusers has it, and as few-step models are used: the prompt counts, the empty one does not."""
+
+    def made(words: str, negative: str, strength: float) -> np.ndarray:
+        members = (Member(0, {}, words, "A photo of a person", 0, ""),)
+        sampler = replace(SAMPLER, guidance=strength, negative_prompt=negative)
+        return arrays(engine.generate(a_set(members=members, sampler=sampler)))
+
+    one = made("a man", "", guidance)
+    assert np.array_equal(one, made("a man", "a dog", guidance)), "nothing is guided away from"
+    assert np.array_equal(one, made("a man", "", 1.0))
+    assert not np.array_equal(one, made("a cat in a red car", "", guidance))
+
+
+def test_a_model_with_guidance_distilled_into_its_steps_is_refused(folder: Path) -> None:
+    engine = SdxlEngine(str(folder), device="cpu")
+    engine.pipe.unet.register_to_config(time_cond_proj_dim=256)
+    with pytest.raises(ModelError, match="time_cond_proj_dim"):
+        engine.check(a_set())
+
+
 def test_a_memory_budget_decides_the_chunk(engine: SdxlEngine) -> None:
     """The tiny model: 16 x 16 latents, 16 channels, 4 bytes, both halves of the guidance: 1 MB a member."""
     weights = sum(

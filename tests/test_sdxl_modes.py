@@ -84,8 +84,11 @@ def test_half_precision_with_the_autoencoder_in_float32(folder: Path, dtype: tor
     engine.pipe.vae.register_to_config(force_upcast=True)
     latents = engine.latents(request())
     assert latents.dtype == torch.float32 and torch.isfinite(latents).all()
+    kinds: list[torch.dtype] = []
+    engine.pipe.vae.decoder.register_forward_pre_hook(lambda _, given: kinds.append(given[0].dtype))
     found = pictures(engine)
-    assert next(engine.pipe.vae.parameters()).dtype == torch.float32
+    assert set(kinds) == {torch.float32}
+    assert next(engine.pipe.vae.parameters()).dtype == dtype, "as it was before"
     assert next(engine.pipe.unet.parameters()).dtype == dtype
     assert np.abs(found - wanted).mean() < 2, "grey levels, of rounding alone"
 

@@ -54,7 +54,8 @@ def align(
 
     "replace" (Hertz et al. 2022, section 3.2, word swap) lets the new word follow the old word's map; it needs one
     word for one word. "refine" (prompt refinement) lets words that both prompts have follow, and new words not.
-    "auto" takes word swap wherever as many words differ on both sides, word by word, and refine elsewhere.
+    "auto" takes word swap wherever as many words differ on both sides, word by word, and refine elsewhere; in one prompt
+    both may happen.
 
     Args:
         base: words of the base prompt.
@@ -74,12 +75,11 @@ def align(
             f"replace needs exactly one word for one word; {base.prompt!r} to {edit.prompt!r} changes "
             f"{_differing(base, edit, cut)}: use refine, or one-word values"
         )
-    swap = kind == "replace" or (kind == "auto" and all(old == new for old, new in changed))
     mapper = np.zeros((length, length), np.float32)
     edited: list[int] = []
     replaced: list[int] = []
     for what, i0, i1, j0, j1 in cut:
-        if what == "equal" or (swap and i1 - i0 == j1 - j0):
+        if what == "equal" or (kind != "refine" and i1 - i0 == j1 - j0):
             for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
                 _map_word(mapper, base.spans[i], edit.spans[j])
         if what == "changed":

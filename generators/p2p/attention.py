@@ -19,7 +19,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from .blend import WordMaps
-from .formulas import injected_values, kept_values, one_softmax, plain, put_plain
+from .formulas import injected_values, kept_values, plain, put_family, put_plain
 from .plan import StepPlan
 
 
@@ -178,7 +178,7 @@ def attend(
     for base, edits in followed.items():
         assert injected is not None
         place = own.index(base)
-        one_softmax(
+        put_family(
             query[place],
             key[place],
             [values[place], *(injected[row] for row in edits)],
@@ -186,10 +186,14 @@ def attend(
             None if mask is None else mask[base],
         )
     following = {row for edits in followed.values() for row in edits}
-    for place, row in enumerate(own):
-        if row not in followed:
-            limit = None if mask is None else mask[row]
-            put_plain(query[place], key[place], values[place], mixed[row], limit, add=row in following)
+    for add in (False, True):
+        left = [place for place, row in enumerate(own) if row not in followed and (row in following) == add]
+        if left:
+            of = [own[place] for place in left]
+            put_plain(
+                _pick(query, left), _pick(key, left), [values[place] for place in left], [mixed[row] for row in of],
+                None if mask is None else mask[of], add,
+            )  # fmt: skip
     return mixed
 
 

@@ -2,7 +2,8 @@
 
 Notation: A_b = softmax(Q_b K_b' / sqrt(d)) the map of base b and A_e that of its edit e; M the mapper, alpha the schedule
 and c the equalizer of the edit's tokens; H heads, P pixels, T keys, D channels of a head. Softmax is taken in float32; its
-arguments are in the model's dtype, so that in half precision the error is about twice that of fused attention.
+arguments are in the model's dtype: where maps are made in half precision, on a CPU, the error is twice that of fused
+attention for scores up to 5, and five to ten times for scores from 18.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from torch.nn import functional
 #: Most entries of a map that exist at a time, and most as a share of the values. Slices cost less the longer they are; with
 #: a third of the values' size the peak of memory stays under plain attention's, which holds every query and key.
 BUDGET, SHARE = 1 << 22, 0.35
-#: Fewest pixels of a term that exist beside what it is added to; of large layers it is an eighth.
-SLICE = 128
+#: Fewest pixels of a term that exist beside where it is written, or what it is added to; of large layers it is a quarter.
+#: Fused attention on a CPU is slower the fewer pixels it is given, and a second term has less room.
+WRITTEN, ADDED = 1024, 256
+#: Keys (those of a prompt) with which the map costs so little that a pair shares it as well.
+FEW_KEYS = 77
+
+
+def stays_on_chip(query: Tensor) -> bool:
+    """Whether fused attention never writes its map to memory, so that one call for all rows is the best form."""
+    return query.is_cuda
 
 
 def wide(values: Tensor) -> Tensor:
@@ -37,17 +46,17 @@ def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
-def one_softmax(
+def put_family(
     query: Tensor,
     key: Tensor,
     values: Sequence[Tensor],
     results: Sequence[Tensor],
     mask: Tensor | None = None,
 ) -> None:
-    """A_b [V_1 | ... | V_n]: one base's map over several values, each slice of it made once and dropped.
+    """A_b [V_1 | ... | V_n]: one base's map over the values of its family, in the form that costs least.
 
-    Costs the products of one map instead of n. Where fused attention of each value should win it is taken: on a GPU,
-    since it never leaves the chip (not measured), and for a single edit of a large layer (measured).
+    On a CPU the map is made once, but for a pair of many keys, where two fused attentions cost less. On a GPU, where a map
+    never leaves the chip, one fused attention runs for the whole family (not measured).
 
     Args:
         query: (H, P, D) of the base.
@@ -56,10 +65,22 @@ def one_softmax(
         results: n of (H, P, E), written.
         mask: (1, 1, T), added before the softmax.
     """
-    if query.is_cuda or (len(values) == 2 and key.shape[1] > 2048):
-        for value, result in zip(values, results, strict=True):
-            put_plain(query, key, value, result, mask)
-        return
+    count = len(values)
+    if stays_on_chip(query) or (count == 2 and key.shape[1] > FEW_KEYS):
+        alike = [one[None].expand(count, *one.shape) for one in (query, key)]
+        put_plain(*alike, values, results, None if mask is None else mask[None].expand(count, *mask.shape))
+    else:
+        put_one_softmax(query, key, values, results, mask)
+
+
+def put_one_softmax(
+    query: Tensor,
+    key: Tensor,
+    values: Sequence[Tensor],
+    results: Sequence[Tensor],
+    mask: Tensor | None = None,
+) -> None:
+    """`put_family` with the products of one map instead of n; each slice of the map is made once and dropped."""
     heads, pixels, channels = query.shape
     budget = min(BUDGET, SHARE * sum(value.numel() for value in values))
     size = max(16, int(budget / (heads * key.shape[1])))
@@ -73,24 +94,37 @@ def one_softmax(
 
 
 def put_plain(
-    query: Tensor, key: Tensor, value: Tensor, result: Tensor, mask: Tensor | None = None, add: bool = False
+    query: Tensor,
+    key: Tensor,
+    values: Sequence[Tensor],
+    results: Sequence[Tensor],
+    mask: Tensor | None = None,
+    add: bool = False,
 ) -> None:
-    """Write A V, or add it to what is there; on a CPU in slices of its pixels, so that it takes no room.
+    """Write A V of some rows, or add it to what is there: on a GPU at once, on a CPU row by row in slices of pixels.
 
     Args:
-        query: (H, P, D).
-        key: (H, T, D).
-        value: (H, T, E).
-        result: (H, P, E), written or added to.
-        mask: (1, 1, T), added before the softmax.
+        query: (N, H, P, D).
+        key: (N, H, T, D).
+        values: N of (H, T, E).
+        results: N of (H, P, E), written or added to.
+        mask: (N, 1, 1, T), added before the softmax.
         add: it is a second term.
     """
-    pixels = query.shape[1]
-    size = pixels if query.is_cuda else max(SLICE, pixels // 8)
-    for start in range(0, pixels, size):
-        rows = slice(start, start + size)
-        term = plain(query[None, :, rows], key[None], value[None], mask)[0]
-        result[:, rows] = result[:, rows] + term if add else term
+    if stays_on_chip(query):
+        terms = plain(query, key, torch.stack(list(values)), mask)
+        for result, term in zip(results, terms, strict=True):
+            result.copy_(result + term if add else term)
+        return
+    pixels = query.shape[2]
+    size = max(ADDED if add else WRITTEN, pixels // 4)
+    for place, (value, result) in enumerate(zip(values, results, strict=True)):
+        one = slice(place, place + 1)
+        limit = None if mask is None else mask[one]
+        for start in range(0, pixels, size):
+            rows = slice(start, start + size)
+            term = plain(query[one, :, rows], key[one], value[None], limit)[0]
+            result[:, rows] = result[:, rows] + term if add else term
 
 
 def guided(empty: Tensor, asked: Tensor, strength: float) -> Tensor:

@@ -172,7 +172,7 @@ def memory(method: str, score: str, images: str) -> None:
 def main() -> int:
     """Print the table; exit 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", nargs=3, metavar="CASE", help=argparse.SUPPRESS)
     given = parser.parse_args()
