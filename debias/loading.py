@@ -24,8 +24,9 @@ from torch import distributed
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from storage import CounterpoiseError
+from storage.canonical import first_difference
 from storage.checked import Checked
-from storage.dealing import Dealing, check_count, check_state, make_state
+from storage.dealing import Dealing, check_count, check_state, make_state, settings
 from storage.items import check_fields
 from storage.manifest import Where
 from storage.selection import select
@@ -47,6 +48,7 @@ class Batches(IterableDataset[Batch]):
         *,
         skew: str | None = None,
         verdicts: bool = True,
+        version: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         fields: Sequence[str] | None = None,
@@ -59,6 +61,7 @@ class Batches(IterableDataset[Batch]):
             split: one of the dataset's splits; None for all.
             skew: name of a skew sidecar inside the dataset; `set_epoch` can name another one.
             verdicts: leave out the sets that a file in `verdicts/` rejects.
+            version: of the dataset, with the shards that it lists; None for all that are there now.
             rank: None for torch.distributed's, or 0.
             world_size: None for torch.distributed's, or 1.
             fields: columns that items have; None for all. Few are faster, since workers have to hand them over.
@@ -72,7 +75,7 @@ class Batches(IterableDataset[Batch]):
             raise CounterpoiseError(f"rank {rank} and world_size {world_size}: both or none are wanted.")
         if rank is not None:
             check_count("rank", rank, 0, world_size)
-        self._dataset, self._split, self._verdicts = dataset, split, verdicts
+        self._dataset, self._split, self._verdicts, self._version = dataset, split, verdicts, version
         self._ranks = None if rank is None or world_size is None else (rank, world_size)
         self._settings, self._fields = dealing, fields
         self._select(skew)
@@ -120,13 +123,15 @@ class Batches(IterableDataset[Batch]):
             skew: name of the epoch's skew sidecar, where it has another one than before.
 
         Raises:
-            CounterpoiseError: the sidecar is missing, is none, or lacks keys.
+            CounterpoiseError: the sidecar is missing, is none, or lacks keys; or the ranks of torch.distributed, all of
+                which have to call this, do not see the same dataset.
         """
         check_count("epoch", epoch, 0)
         if skew is not None and skew != self._skew:
             self._select(skew)
             self._sidecars += 1
             self._shared[2] = self._sidecars
+        self._compare_ranks()
         if epoch != self.epoch:
             self._go_to(epoch, 0)
 
@@ -158,9 +163,25 @@ class Batches(IterableDataset[Batch]):
         self._now = replace(start, batches=start.batches + batches)
 
     def _select(self, skew: str | None) -> None:
-        self._selection, self._skew = select(self._dataset, self._split, skew, self._verdicts), skew
+        self._selection = select(self._dataset, self._split, skew, self._verdicts, self._version)
+        self._skew = skew
         # Which tars one of the workers has compared with their manifests.
         self._checked = torch.zeros(len(self._selection.parts), dtype=torch.int64).share_memory_()
+
+    def _compare_ranks(self) -> None:
+        """Refuse ranks that opened the dataset at different moments of its making, or with different settings."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        mine = settings(self._selection, self._dealing())
+        every: list[dict[str, Any]] = [{}] * distributed.get_world_size()
+        distributed.all_gather_object(every, mine)
+        for rank, theirs in enumerate(every):
+            if found := first_difference(theirs, mine):
+                name, there, here = found
+                raise CounterpoiseError(
+                    f"{self._dataset}: {name} is {there!r} on rank {rank} and {here!r} on rank {distributed.get_rank()}: "
+                    "give all ranks the same dataset and settings, and version=N while shards are being added."
+                )
 
     def _start(self) -> _Place:
         """Where an iteration begins."""

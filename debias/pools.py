@@ -91,7 +91,9 @@ def dataset_pool(dataset: Where, split: str | None = None, sets: Collection[str]
             if sets is not None and item["set_id"] not in sets:
                 continue
             values = {axis: item[axis] for axis in axes}
-            yield PoolItem(item["key"], item["set_id"], item["concept"], values, decoded(item["image"]))
+            yield PoolItem(
+                item["key"], item["set_id"], item["concept"], values, decoded(item["image"], item["key"])
+            )
 
     concepts = {group: tuple(names) for group, names in groups.items()}
     whole = opened().unit_count

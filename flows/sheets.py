@@ -72,7 +72,7 @@ def _decoded(sample: Sample, side: int) -> Image.Image | None:
     if sample.image is None:
         return None
     decode(sample)
-    return thumbnail(decoded(sample.image), side)
+    return thumbnail(decoded(sample.image, sample.key), side)
 
 
 @dataclass(frozen=True, slots=True)

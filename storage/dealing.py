@@ -90,5 +90,8 @@ def check_state(state: Mapping[str, Any], selection: Selection, dealing: Dealing
     stored = {name: value for name, value in state.items() if name not in ("format", "epoch", "batches")}
     difference = first_difference(stored, settings(selection, dealing))
     if difference:
-        cure = "Give the dataset and the settings of then, or begin the epoch anew without the state."
+        cure = (
+            "Give the dataset and the settings of then (version=N where shards were added since), or begin the epoch "
+            "anew without the state."
+        )
         raise DatasetMismatch(f"The state for {selection.dataset}", *difference, cure)

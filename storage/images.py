@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -32,9 +35,39 @@ def encode_png(image: Image.Image, made: Provenance | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def decoded(data: bytes) -> Image.Image:
-    """The RGB picture of an image file that was checked before."""
-    with Image.open(io.BytesIO(data), formats=list(SUFFIXES)) as image:
+@contextmanager
+def opened_image(source: bytes | Path, where: str) -> Iterator[Image.Image]:
+    """An open image file, not decoded yet; whatever decoding it in the block raises is told in one line.
+
+    Args:
+        source: the file's bytes, or its path.
+        where: what the user knows it by.
+
+    Raises:
+        CounterpoiseError: it is missing, cannot be decoded, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=list(SUFFIXES)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise CounterpoiseError(
+                    f"{where}: picture of {width}x{height} has more than the {MAX_PIXELS} pixels that are allowed; make "
+                    "it smaller, or leave it out."
+                )
+            yield image
+    except CounterpoiseError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise CounterpoiseError(
+            f"{where}: picture cannot be read ({error}); a whole PNG, JPEG or WebP file is wanted: get it again, or leave "
+            "it out."
+        ) from error
+
+
+def decoded(data: bytes, where: str) -> Image.Image:
+    """The RGB picture of an image file; see `opened_image`."""
+    with opened_image(data, where) as image:
         return image.convert("RGB")
 
 

@@ -103,7 +103,11 @@ class Selection:
 
 
 def select(
-    dataset: Where, split: str | None = None, skew: str | None = None, verdicts: bool = True
+    dataset: Where,
+    split: str | None = None,
+    skew: str | None = None,
+    verdicts: bool = True,
+    version: int | None = None,
 ) -> Selection:
     """Find what is handed out of a dataset.
 
@@ -112,13 +116,14 @@ def select(
         split: one of the dataset's splits; None for all.
         skew: name of a sidecar inside the dataset, such as "skew/llava-0123456789ab-0.parquet".
         verdicts: leave out the sets that a file in `verdicts/` rejects.
+        version: of the dataset, with the shards that it lists; None for all that are there now.
 
     Raises:
         CounterpoiseError: nothing is left, the split is unknown, or keys are missing from the sidecar.
         ShardDamaged: a manifest or a Parquet is damaged.
     """
-    backend, manifest = open_backend(dataset), load_dataset(dataset)
-    shards = shards_of(backend, manifest)
+    backend, manifest = open_backend(dataset), load_dataset(dataset, version)
+    shards = shards_of(backend, manifest, only_listed=version is not None)
     rejected = rejected_sets(dataset) if verdicts else {}
     finder = _Finder(backend, math.prod(map(len, manifest.axes.values())), split, rejected)
     keyed = [

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from .backend import Backend, open_backend
 from .errors import CounterpoiseError, SideFileBad
-from .manifest import Where
+from .manifest import Where, load_dataset
 from .sidefile import read_side, side_batches, write_side
 
 SKEW = "skew"
@@ -108,7 +108,7 @@ def write_sidecar(
     backend = open_backend(dataset)
     _check_name(name)
     _check(table, backend.where(name))
-    return write_side(backend, name, table)
+    return write_side(backend, name, table, load_dataset(dataset).dataset_id)
 
 
 def read_sidecar(dataset: Where, name: str) -> Sidecar:
@@ -125,19 +125,25 @@ def read_sidecar(dataset: Where, name: str) -> Sidecar:
         raise CounterpoiseError(
             f"{backend.where(name)} is missing; sidecars there: {', '.join(there) or 'none'}."
         )
-    table, digest, columns = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE)
+    owner = load_dataset(dataset).dataset_id
+    table, digest, columns = read_side(backend, name, SCHEMA, _OPTIONAL, _CURE, owner)
     _check(table, backend.where(name))
     return Sidecar(name, digest, table, "multiplicity" in columns)
 
 
-def check_rows(backend: Backend, name: str) -> Iterator[pa.Table]:
+def check_rows(backend: Backend, name: str, owner: str | None = None) -> Iterator[pa.Table]:
     """The rows of a sidecar, some at a time, as `read_sidecar` checks them; only `twice` is left to whoever asks.
+
+    Args:
+        backend: of the dataset.
+        name: of the sidecar inside it.
+        owner: the dataset's id.
 
     Raises:
         SideFileBad: it is not a skew sidecar; names file and column.
     """
     _check_name(name)
-    for table in side_batches(backend, name, SCHEMA, _OPTIONAL, _CURE):
+    for table in side_batches(backend, name, SCHEMA, _OPTIONAL, _CURE, owner):
         _check_values(table, backend.where(name))
         yield table
 

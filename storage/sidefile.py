@@ -15,17 +15,33 @@ from .plan import read_table
 from .records import to_parquet
 
 MAX_SIDE = 2**31
+#: In the metadata of a file's schema: which dataset it was written for.
+OWNER = b"counterpoise.dataset_id"
 
 
-def write_side(backend: Backend, name: str, table: pa.Table) -> str:
-    """Put a table under a name of the dataset, replacing what was there at once; returns the name."""
+def write_side(backend: Backend, name: str, table: pa.Table, owner: str | None = None) -> str:
+    """Put a table under a name of the dataset, replacing what was there at once; returns the name.
+
+    Args:
+        backend: of the dataset.
+        name: of the file inside the dataset.
+        table: its rows.
+        owner: the dataset's id, so that the file is not taken for another one's; None for none.
+    """
+    if owner is not None:
+        table = table.replace_schema_metadata({OWNER: owner.encode()})
     with backend.staging() as staging:
         staging.put(staging.stage(name, [to_parquet(table)]), name)
     return name
 
 
 def read_side(
-    backend: Backend, name: str, wanted: pa.Schema, optional: Mapping[str, pa.Scalar], cure: str
+    backend: Backend,
+    name: str,
+    wanted: pa.Schema,
+    optional: Mapping[str, pa.Scalar],
+    cure: str,
+    owner: str | None = None,
 ) -> tuple[pa.Table, str, list[str]]:
     """The wanted columns of a file, the sha256 of the file, and the columns that are in it.
 
@@ -38,6 +54,7 @@ def read_side(
         wanted: name, type and nullability of every column.
         optional: value of those columns that may be absent.
         cure: what the user can do about a bad file.
+        owner: the dataset's id, which a file that names one has to name; None for any.
 
     Raises:
         SideFileBad: one line that names the file and the column.
@@ -46,11 +63,17 @@ def read_side(
     with _one_file(cure):
         content = backend.read(name, MAX_SIDE)
         table = read_table(content, where)
+    _check_owner(table.schema, owner, where, cure)
     return _columns(table, wanted, optional, where, cure), sha256(content), table.column_names
 
 
 def side_batches(
-    backend: Backend, name: str, wanted: pa.Schema, optional: Mapping[str, pa.Scalar], cure: str
+    backend: Backend,
+    name: str,
+    wanted: pa.Schema,
+    optional: Mapping[str, pa.Scalar],
+    cure: str,
+    owner: str | None = None,
 ) -> Iterator[pa.Table]:
     """`read_side` some rows at a time, for what need not be held; an empty table first.
 
@@ -64,6 +87,7 @@ def side_batches(
         opened = backend.open(name)
     try:
         with opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+            _check_owner(file.schema_arrow, owner, where, cure)
             yield _columns(file.schema_arrow.empty_table(), wanted, optional, where, cure)
             for batch in file.iter_batches(
                 columns=[one for one in wanted.names if one in file.schema_arrow.names]
@@ -84,6 +108,15 @@ def _one_file(cure: str) -> Iterator[None]:
         if isinstance(error, ShardDamaged) or isinstance(error.__cause__, PermissionError):
             raise SideFileBad(f"{str(error).rstrip('.')}; {cure}.") from error
         raise
+
+
+def _check_owner(found: pa.Schema, owner: str | None, where: str, cure: str) -> None:
+    """Refuse a file of another dataset: keys alone do not tell, since set ids repeat from one dataset to the next."""
+    named = (found.metadata or {}).get(OWNER)
+    if owner is not None and named is not None and named != owner.encode():
+        raise SideFileBad(
+            f"{where}: it was written for dataset {named[:12].decode(errors='replace')}, this is {owner[:12]}; {cure}."
+        )
 
 
 def _columns(

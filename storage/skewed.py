@@ -104,7 +104,7 @@ def _open_sidecar(records: Records, name: str) -> None:
     """Check a sidecar's rows as every reader does, and let DuckDB read those of a file on this machine by itself."""
     backend = open_backend(records.dataset)
     path, kept = backend.path(name), []
-    for rows in check_rows(backend, name):
+    for rows in check_rows(backend, name, records.manifest.dataset_id):
         if path is None:
             kept.append(rows)
     if path is None:

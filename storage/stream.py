@@ -45,6 +45,7 @@ def stream(
     window: int = 8,
     skew: str | None = None,
     verdicts: bool = True,
+    version: int | None = None,
     drop_uneven: bool = True,
     fields: Sequence[str] | None = None,
     state: Mapping[str, Any] | None = None,
@@ -70,6 +71,8 @@ def stream(
         window: shards that are mixed with each other; memory grows with it.
         skew: name of a sidecar inside the dataset (`storage.sidecar`), for skew, weight and multiplicity.
         verdicts: leave out the sets that a file in `verdicts/` rejects.
+        version: of the dataset (`versions/`), with the shards that it lists; None for all that are there now. Name one
+            where others may still add shards, so that every rank sees the same.
         drop_uneven: units that do not divide among the ranks are dropped, others in every epoch; else units from the
             epoch's beginning are handed out twice.
         fields: columns that an item has besides its key, the image, skew, weight and copy; "json" for the record as it
@@ -82,7 +85,7 @@ def stream(
         ShardDamaged: a file is not what the manifests name; also while iterating.
     """
     dealing = Dealing(seed, batch_size, keep_sets, shuffle, window, drop_uneven, world_size)
-    chosen = select(dataset, split, skew, verdicts)
+    chosen = select(dataset, split, skew, verdicts, version)
     return Stream(chosen, dealing, rank, worker, workers, epoch=epoch, fields=fields, state=state)
 
 

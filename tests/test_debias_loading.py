@@ -174,6 +174,25 @@ def test_ranks_are_asked_for_when_the_first_batch_is(dataset: Path, tmp_path: Pa
     assert [names(batch) for batch in loader(given, 2)] == expected(dataset, rank=1, world_size=2)
 
 
+def test_ranks_that_see_different_shards_are_refused(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = Batches(dataset, "train", rank=1, world_size=2, **OPTIONS)
+    others: dict[str, Any] = {}
+
+    def gathered(every: list[Any], mine: dict[str, Any]) -> None:
+        every[:] = [{**mine, **others}, mine]
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "all_gather_object", gathered)
+    batches.set_epoch(0)
+    others["root_sha256"] = "0" * 64
+    with pytest.raises(
+        CounterpoiseError, match=r"root_sha256 is '0{64}' on rank 0 and '.*' on rank 1.*version=N"
+    ):
+        batches.set_epoch(0)
+
+
 def test_every_epoch_may_have_its_sidecar(tmp_path: Path) -> None:
     dataset = make(tmp_path, 2, 2)
     every = keys(dataset, "train")

@@ -212,7 +212,10 @@ def test_resampling_repeats_and_drops_by_skew(tmp_path: Path) -> None:
     skew = {key: (-2.5, -1.0, -0.3, 0.0, 0.6, 3.0)[n % 6] for n, key in enumerate(kept())}
     sidecar(dataset, skew)
     exported(dataset, "chat", tmp_path / "out", resample=SKEW, seed=5, epoch=2, tau1=0.5, tau2=2.0)
-    wanted = {key: copies(value, key, 5, 2, tau1=0.5, tau2=2.0) for key, value in skew.items()}
+    wanted = {
+        key: copies(skew[key], key, 5, 2, tau1=0.5, tau2=2.0) if one.split == "train" else 1
+        for key, one in kept().items()
+    }
     assert {0, 1, 2} <= set(wanted.values())
     for split in ("train", "validation", "test"):
         rows = lines(tmp_path / "out" / f"{split}.jsonl")
@@ -229,18 +232,19 @@ def test_the_multiplicities_of_the_sidecar_are_those_of_a_stream(tmp_path: Path)
     backwards = dict.fromkeys(reversed(names), -2.5)
     sidecar(dataset, backwards, times=[times[key] for key in backwards])
     judge(dataset, "ann", science_0000="reject")
-    wanted = Counter({key: n for key, n in times.items() if n and not key.startswith("science_0000")})
+    left = {key: one.split == "train" for key, one in kept().items() if one.set_id != "science_0000"}
+    wanted = Counter({key: n for key, trained in left.items() if (n := times[key] if trained else 1)})
     exported(dataset, "chat", tmp_path / "out", resample=SKEW, seed=4)
     found = Counter(row["key"] for path in (tmp_path / "out").glob("*.jsonl") for row in lines(path))
-    assert found == wanted == Counter(item["key"] for item in stream(dataset, skew=SKEW, keep_sets=False))
+    assert found == wanted
+    streamed = Counter(item["key"] for item in stream(dataset, "train", skew=SKEW, keep_sets=False))
+    assert streamed == Counter({key: n for key, n in wanted.items() if left[key]})
     assert f"the multiplicities in `{SKEW}`" in (tmp_path / "out" / "README.md").read_text("utf-8")
     with pytest.raises(DatasetMismatch, match=r"export\.(copies|epoch)"):
         exported(dataset, "chat", tmp_path / "out", resample=SKEW, seed=4, tau2=1.0)
     exported(dataset, "chat", tmp_path / "anew", resample=SKEW, tau2=1.0)
     anew = Counter(row["key"] for path in (tmp_path / "anew").glob("*.jsonl") for row in lines(path))
-    assert anew == Counter(
-        {key: copies(-2.5, key, 0, 0) for key in names if not key.startswith("science_0000")}
-    )
+    assert anew == Counter({key: copies(-2.5, key, 0, 0) if trained else 1 for key, trained in left.items()})
 
 
 def test_another_epoch_is_another_draw(tmp_path: Path) -> None:
@@ -253,12 +257,12 @@ def test_another_epoch_is_another_draw(tmp_path: Path) -> None:
     assert names[0] != names[1]
 
 
-def test_a_split_that_resampling_empties_is_not_there(tmp_path: Path) -> None:
+def test_a_sidecar_of_the_split_for_training_is_enough(tmp_path: Path) -> None:
     dataset = make(tmp_path / "data")
-    sidecar(dataset, {key: 1e12 if one.split == "test" else 0.0 for key, one in kept().items()})
+    sidecar(dataset, {key: 0.0 for key, one in kept().items() if one.split == "train"})
     exported(dataset, "chat", tmp_path / "out", resample=SKEW)
-    assert not (tmp_path / "out" / "test").exists() and not (tmp_path / "out" / "test.jsonl").exists()
-    assert "small_test" not in json.loads((tmp_path / "out" / "dataset_info.json").read_text())
+    found = Counter(row["key"] for path in (tmp_path / "out").glob("*.jsonl") for row in lines(path))
+    assert found == Counter(dict.fromkeys(kept(), 1))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +270,7 @@ def test_a_split_that_resampling_empties_is_not_there(tmp_path: Path) -> None:
     [
         (
             {"chef_0000-00": 0.0},
-            "35 of 36 images to be handed out have no skew there, 'chef_0000-01' among them",
+            "23 of 24 images to be handed out have no skew there, 'chef_0000-01' among them",
         ),
         (dict.fromkeys(kept(), 1e15), "drops every image"),
         ({"chef_0000-00": float("nan")}, "a finite number is wanted"),

@@ -159,6 +159,16 @@ def test_a_damaged_export_is_told(dataset: Path, tmp_path: Path) -> None:
         exported(dataset, "hf", tmp_path / "out")
 
 
+def test_a_flipped_bit_of_an_export_is_told(dataset: Path, tmp_path: Path) -> None:
+    exported(dataset, "hf", tmp_path / "out")
+    path = next((tmp_path / "out/data").iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ShardDamaged, match=f"{path.name} is missing or damaged"):
+        exported(dataset, "hf", tmp_path / "out")
+
+
 @pytest.mark.parametrize("to", ["hf", "chat", "energon"])
 def test_a_damaged_shard_leaves_nothing(tmp_path: Path, to: str) -> None:
     dataset = make(tmp_path / "data")
@@ -216,6 +226,46 @@ def test_an_export_to_a_place_without_folders(dataset: Path, tmp_path: Path, pla
     assert not exported(dataset, to, place).already
     assert stored(place) == files(tmp_path / "out")
     assert exported(dataset, to, place).already
+
+
+@pytest.mark.parametrize("step", ["export.begun", "export.copied"])
+def test_of_two_exports_to_a_place_one_gets_it(
+    dataset: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The second begins while the first is at work; nothing of it is in what the first leaves."""
+    told: list[str] = []
+
+    def second(name: str) -> None:
+        if name == step and not told:
+            told.append(name)
+            with pytest.raises(DatasetMismatch, match=r"export\.to"):
+                exported(dataset, "chat", place)
+
+    monkeypatch.setattr("flows.export.remote.fault_point", second)
+    exported(dataset, "hf", place)
+    exported(dataset, "hf", tmp_path / "out")
+    assert told and stored(place) == files(tmp_path / "out")
+
+
+def test_an_export_that_another_one_overtakes_is_refused(
+    dataset: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first looked, found nothing, and made its files; meanwhile the second began and ended."""
+    from flows.export import remote
+
+    whole, told = remote._copy, []
+
+    def late(*given: Any) -> None:
+        if not told:
+            told.append(True)
+            exported(dataset, "chat", place)
+        whole(*given)
+
+    monkeypatch.setattr(remote, "_copy", late)
+    with pytest.raises(DatasetMismatch, match=r"export\.to"):
+        exported(dataset, "hf", place)
+    exported(dataset, "chat", tmp_path / "out")
+    assert stored(place) == files(tmp_path / "out")
 
 
 def test_an_interrupted_copy_is_no_export_and_is_continued(

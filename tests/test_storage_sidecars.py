@@ -20,6 +20,7 @@ from storage import CounterpoiseError, DatasetMismatch, load_dataset
 from storage.order import Order
 from storage.selection import select
 from storage.sidecar import MAX_MULTIPLICITY, read_sidecar, sidecar_name, write_sidecar
+from storage.skewed import join_skew
 from storage.stream import stream
 from storage.verdicts import rejected_sets, verdict_name, write_verdicts
 from storage.verify import verify
@@ -40,6 +41,26 @@ def dataset(tmp_path: Path) -> Path:
 
 def handed_out(dataset: Path, **options: Any) -> Counter[str]:
     return Counter(keys(dataset, None, skew=NAME, **options))
+
+
+def test_a_sidecar_of_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
+    """Its keys are the same: set ids repeat from one dataset to the next."""
+    other = make(tmp_path / "other", 1, 2)
+    names = keys(dataset, None)
+    write_sidecar(other, NAME, names, [0.5] * len(names))
+    (dataset / "skew").mkdir()
+    (dataset / NAME).write_bytes((other / NAME).read_bytes())
+    words = f"{NAME}: it was written for dataset {load_dataset(other).dataset_id[:12]}"
+    for read in (
+        lambda: read_sidecar(dataset, NAME),
+        lambda: join_skew(dataset, NAME),
+        lambda: handed_out(dataset),
+    ):
+        with pytest.raises(CounterpoiseError, match=words):
+            read()
+    assert [words in line for line in verify(dataset)] == [True]
+    pq.write_table(pq.read_table(dataset / NAME).replace_schema_metadata({}), dataset / NAME)
+    assert read_sidecar(dataset, NAME).table.num_rows == len(names), "other tools name no dataset"
 
 
 # Verdicts

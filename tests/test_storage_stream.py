@@ -212,6 +212,25 @@ def test_batches_are_the_same_for_any_number_of_workers(
     assert batches(state={**begun.state(), "batches": done}) == alone[done:]
 
 
+def test_a_version_is_handed_out_as_it_was(tmp_path: Path) -> None:
+    plan = rows(3, 2)
+    create_dataset(tmp_path, HEADER, plan)
+    for shard in (0, 1):
+        publish(tmp_path, shard, samples(plan, shard))
+    version = len(list((tmp_path / "versions").iterdir()))
+    finish_dataset(tmp_path)
+    before, half = keys(tmp_path, None), stream(tmp_path, batch_size=1)
+    first = [next(half)["key"] for _ in range(CELLS)]
+    publish(tmp_path, 2, samples(plan, 2))
+    finish_dataset(tmp_path)
+    assert len(keys(tmp_path, None)) > len(before) == len(keys(tmp_path, None, version=version))
+    assert keys(tmp_path, None, version=version) == before
+    rest = stream(tmp_path, batch_size=1, version=version, state=half.state())
+    assert first + [item["key"] for item in rest] == keys(tmp_path, None, batch_size=1, version=version)
+    with pytest.raises(DatasetMismatch, match=r"root_sha256.*version=N"):
+        stream(tmp_path, batch_size=1, state=half.state())
+
+
 @pytest.mark.parametrize("keep_sets", [True, False])
 def test_a_stream_resumes_where_it_was_left(dataset: Path, keep_sets: bool) -> None:
     options: dict[str, Any] = {"keep_sets": keep_sets, "batch_size": 2, "seed": 5}

@@ -162,7 +162,7 @@ class Collator:
         """
         model = self.examples.model
         made = [self.examples.example(item, self.epoch) for item in batch]
-        encoded = [model.encode(decoded(item["image"])) for item in batch]
+        encoded = [model.encode(decoded(item["image"], item["key"])) for item in batch]
         rows = [_row(model, one, image.tokens) for one, image in zip(made, encoded, strict=True)]
         places = [model.positions(row, image.inputs) for row, image in zip(rows, encoded, strict=True)]
         length = max(len(row) for row in rows)

@@ -23,7 +23,7 @@ from storage.selection import Part, select
 
 from .options import Chat
 from .questions import Item, open_questions
-from .source import Advance, Source, all_images, image_name, shard_images
+from .source import TRAIN, Advance, Source, all_images, image_name, shard_images
 from .target import inside, write_file
 
 INFO = "dataset_info.json"
@@ -94,24 +94,31 @@ def _line(facts: Mapping[str, Any]) -> bytes:
 def _all_times(
     source: Source, chat: Chat, draws: bool, advance: Advance
 ) -> Iterator[tuple[Sample, bytes, int]]:
-    """Every image that is exported, and how often it is asked about.
+    """Every image that is exported, and how often it is asked about; what models are measured on is not resampled.
 
     Raises:
-        CounterpoiseError: the sidecar lacks some; says how many.
+        CounterpoiseError: the sidecar lacks some of the split for training; says how many.
     """
     if chat.resample is None:
         yield from ((sample, image, 1) for sample, image in all_images(source, advance))
         return
-    selection = select(source.dataset, skew=chat.resample)
-    if selection.images != source.total:
+    selection = select(source.dataset, TRAIN, skew=chat.resample)
+    if selection.images != source.images[TRAIN]:
         raise CounterpoiseError(f"{source.dataset}: its verdicts changed meanwhile; run the same again.")
     parts = {part.index: part for part in selection.parts}
     del selection
     for shard in source.shards:
-        values = _values(parts[shard.index], draws) if shard.index in parts else []
-        for (sample, image), value in zip(shard_images(source, shard, advance), values, strict=True):
-            drawn = copies(value, sample.key, chat.seed, **chat.drawn) if draws else int(value)
-            yield sample, image, drawn
+        values = iter(_values(parts[shard.index], draws) if shard.index in parts else [])
+        for sample, image in shard_images(source, shard, advance):
+            value = next(values) if sample.split == TRAIN else None
+            if value is None:
+                yield sample, image, 1
+            else:
+                yield (
+                    sample,
+                    image,
+                    copies(value, sample.key, chat.seed, **chat.drawn) if draws else int(value),
+                )
 
 
 def _values(part: Part, draws: bool) -> Sequence[float]:
@@ -121,15 +128,12 @@ def _values(part: Part, draws: bool) -> Sequence[float]:
 
 
 def _finish(source: Source, folder: Path, chat: Chat, draws: bool, counts: Counter[str]) -> Layout:
-    """Remove splits that resampling emptied, describe the others."""
-    for split in source.images:
-        if not counts[split]:
-            (folder / f"{split}.jsonl").unlink()
-            (folder / split / "metadata.jsonl").unlink()
-            (folder / split).rmdir()
-    splits = [split for split in source.images if counts[split]]
-    if not splits:
-        raise CounterpoiseError(f"--resample: {chat.resample} drops every image; give a larger --tau1")
+    """Describe the splits."""
+    splits = list(source.images)
+    if chat.resample is not None and not counts[TRAIN]:
+        raise CounterpoiseError(
+            f"--resample: {chat.resample} drops every image of {TRAIN}; give a larger --tau1"
+        )
     name = re.sub(r"[^a-z0-9]+", "_", dataset_name(source.manifest).lower()).strip("_") or "dataset"
     entries = {f"{name}_{split}": _entry(split) for split in splits}
     write_file(folder, INFO, _document(entries))
@@ -171,4 +175,4 @@ def _note(chat: Chat, draws: bool, counts: Counter[str]) -> str:
         drawn = chat.drawn
         how = f"the instance skew in `{chat.resample}` for epoch {drawn['epoch']} "
         how += f"(tau1 {drawn['tau1']:g}, tau2 {drawn['tau2']:g})"
-    return f"{told} Images were resampled by {how}: some are asked about several times, some not at all."
+    return f"{told} Split {TRAIN} was resampled by {how}: some images are asked about several times, some not at all."

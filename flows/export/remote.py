@@ -46,7 +46,7 @@ def _remote_target(out: str, request: Mapping[str, Any]) -> Iterator[Path | None
         with local_target(str(made), request) as passing:
             yield passing
         with _told(out, "written"):
-            _copy(place, root, made, request)
+            _copy(place, root, made, out, request)
 
 
 @contextlib.contextmanager
@@ -100,11 +100,16 @@ def _found(place: Any, root: str) -> dict[str, Any]:
     return found
 
 
-def _copy(place: Any, root: str, made: Path, request: Mapping[str, Any]) -> None:
+def _copy(place: Any, root: str, made: Path, out: str, request: Mapping[str, Any]) -> None:
     """Lay claim to the place, copy every file, and the manifest last: without it there is no export."""
     place.makedirs(root, exist_ok=True)
-    place.pipe_file(f"{root}/{BEGUN}", seal({"format": FORMAT, "request": plain(request), "files": []}))
+    _claim(place, f"{root}/{BEGUN}", request)
     fault_point("export.begun")
+    place.invalidate_cache()
+    if place.exists(f"{root}/{MANIFEST}"):  # another one began and ended meanwhile
+        place.rm_file(f"{root}/{BEGUN}")
+        _is_there(place, root, out, request)
+        return
     for path in sorted(path for path in made.rglob("*") if path.is_file()):
         name = path.relative_to(made).as_posix()
         if name != MANIFEST:
@@ -114,6 +119,22 @@ def _copy(place: Any, root: str, made: Path, request: Mapping[str, Any]) -> None
             fault_point("export.copied")
     _put(place, made / MANIFEST, f"{root}/{MANIFEST}")
     place.rm_file(f"{root}/{BEGUN}")
+
+
+def _claim(place: Any, target: str, request: Mapping[str, Any]) -> None:
+    """Say what is being exported, unless an interrupted export of the same said so; of several, one gets the place.
+
+    Raises:
+        DatasetMismatch: another export has begun here.
+    """
+    content = seal({"format": FORMAT, "request": plain(request), "files": []})
+    try:
+        place.pipe_file(target, content, mode="create")
+    except Exception:  # stores have no error in common for what is there already
+        place.invalidate_cache()
+        if not place.exists(target):
+            raise
+    same_export(read_manifest(place.cat_file(target), target), request, target)
 
 
 def _put(place: Any, path: Path, target: str) -> None:

@@ -15,7 +15,8 @@ from storage.reading import read_samples
 from storage.records import NAME
 from storage.verdicts import rejected_sets
 
-SPLITS = ("train", "validation", "test")
+TRAIN = "train"
+SPLITS = (TRAIN, "validation", "test")
 _KEPT = "SELECT set_id, split, count(*) AS images FROM records WHERE kept GROUP BY ALL"
 Advance = Callable[[], None]
 

@@ -132,14 +132,14 @@ def _path(out: str) -> Path:
 
 
 def _is_there(target: Path, request: Mapping[str, Any]) -> bool:
-    """True if this very export is there, every file at its length; False if nothing is."""
+    """True if this very export is there, to the byte; False if nothing is."""
     manifest = target / MANIFEST
     if manifest.is_file():
         body = read_manifest(manifest.read_bytes(), str(manifest))
         same_export(body, request, str(manifest))
         for file in body["files"]:
-            path = target / file["name"]
-            if not path.is_file() or path.stat().st_size != file["bytes"]:
+            path = inside(target, file["name"])
+            if not path.is_file() or _facts(path, file["name"]) != file:
                 raise ShardDamaged(f"{path} is missing or damaged: remove {target} and export again.")
         return True
     if target.is_dir() and not any(target.iterdir()):
