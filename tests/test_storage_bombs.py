@@ -18,6 +18,7 @@ from PIL import Image
 from storage_world import changed, files, fill, publish, reseal, shard_samples, start
 
 from storage import CounterpoiseError, ShardDamaged, list_shards, read_samples
+from storage.images import decoded
 from storage.metadata import table
 from storage.records import to_parquet
 from storage.tarball import header, tar_members
@@ -171,6 +172,14 @@ def test_bombs_in_a_shard_are_found(tmp_path: Path) -> None:
         smuggle(tmp_path, BOMBS[name])
         lines = [line for line in verify(tmp_path) if "left over" not in line]
         assert len(lines) == 1 and "'chef_0000-00'" in lines[0], lines
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_that_were_smuggled_in_are_told_when_they_are_decoded(name: str) -> None:
+    """A reader that trusts hashes alone hands them out; whoever decodes them is told in one line, whose they are."""
+    with pytest.raises(CounterpoiseError, match="^chef_0000-00: picture") as caught:
+        decoded(BOMBS[name], "chef_0000-00")
+    assert "\n" not in str(caught.value)
 
 
 def test_members_over_the_size_limit_are_refused_before_they_are_read(tmp_path: Path) -> None:
