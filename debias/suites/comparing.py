@@ -89,20 +89,28 @@ def report_on(
     """
     chosen = metrics or {}
     if unknown := sorted(set(chosen) - set(run.tasks)):
-        raise CounterpoiseError(f"--metric: task {unknown[0]!r} is not in the run, which has {', '.join(run.tasks)}.")
+        raise CounterpoiseError(
+            f"--metric: task {unknown[0]!r} is not in the run, which has {', '.join(run.tasks)}."
+        )
     if baseline is not None and baseline.results.resolve() == run.results.resolve():
-        raise CounterpoiseError(f"--baseline: {baseline.results} is this run itself; give that of another model.")
+        raise CounterpoiseError(
+            f"--baseline: {baseline.results} is this run itself; give that of another model."
+        )
     report = Report(run, baseline, margin, seed, {})
     for name, task in run.tasks.items():
         found = Measured(task, scores_of(task, chosen.get(name)), _empty(task))
         if baseline is not None and found.scores is not None:
             report.warnings.extend(check_same(run, baseline, name))
             other = scores_of(baseline.tasks[name], found.scores.metric)
-            found = Measured(task, found.scores, found.empty, _compared(name, found.scores, other, margin, seed))
+            found = Measured(
+                task, found.scores, found.empty, _compared(name, found.scores, other, margin, seed)
+            )
         report.tasks[name] = found
         report.warnings.extend(_doubts(name, found))
     if all(one.scores is None for one in report.tasks.values()):
-        raise CounterpoiseError(f"{run.results}: of {', '.join(run.tasks)} {_NOTE}; ask for a task that logs scores.")
+        raise CounterpoiseError(
+            f"{run.results}: of {', '.join(run.tasks)} {_NOTE}; ask for a task that logs scores."
+        )
     return report
 
 
@@ -127,11 +135,17 @@ def _doubts(name: str, found: Measured) -> list[str]:
     if found.scores is None:
         lines.append(f"task {name}: {_NOTE}.")
     elif found.scores.values.min() < 0 or found.scores.values.max() > 1:
-        lines.append(f"task {name}: scores of {found.scores.metric} are not between 0 and 1; the margin is in their units.")
+        lines.append(
+            f"task {name}: scores of {found.scores.metric} are not between 0 and 1; the margin is in their units."
+        )
     if found.limited:
-        lines.append(f"task {name}: {found.task.docs} of {found.task.original} questions; a limited run is for trying out.")
+        lines.append(
+            f"task {name}: {found.task.docs} of {found.task.original} questions; a limited run is for trying out."
+        )
     if found.empty:
-        lines.append(f"task {name}: {found.empty} of {found.task.docs} answers are empty; look for errors in the log.")
+        lines.append(
+            f"task {name}: {found.empty} of {found.task.docs} answers are empty; look for errors in the log."
+        )
     return lines
 
 
@@ -160,6 +174,7 @@ def _task(one: Measured) -> dict[str, Any]:
     task, scores = one.task, one.scores
     body: dict[str, Any] = {
         "version": task.version,
+        "metadata": task.config.get("metadata"),
         "config_sha256": config_sha256(task),
         "prompts_sha256": prompts_sha256(task),
         "task_hash": task.task_hash,
@@ -182,5 +197,6 @@ def _task(one: Measured) -> dict[str, Any]:
 
 def _finite(body: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in body.items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in body.items()
     }

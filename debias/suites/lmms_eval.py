@@ -74,7 +74,9 @@ def backend_of(given: str) -> Backend:
     name, *rest = given.split(",")
     pairs = [part.partition("=") for part in rest]
     if not re.fullmatch(r"\w+", name) or not all(key and equals for key, equals, _ in pairs):
-        raise CounterpoiseError(f"--suite-model: given {given!r}, wanted NAME or NAME,KEY=VALUE,... as {NAME} takes them.")
+        raise CounterpoiseError(
+            f"--suite-model: given {given!r}, wanted NAME or NAME,KEY=VALUE,... as {NAME} takes them."
+        )
     return Backend(name, {key: value for key, _, value in pairs})
 
 
@@ -93,7 +95,13 @@ def backend_for(model_type: str, model: str) -> Backend:
 
 
 def command(
-    python: str, model: str, backend: Backend, tasks: Sequence[str], output: Path, device: str, limit: int | None
+    python: str,
+    model: str,
+    backend: Backend,
+    tasks: Sequence[str],
+    output: Path,
+    device: str,
+    limit: int | None,
 ) -> list[str]:
     """The call.
 
@@ -112,7 +120,9 @@ def command(
     weights = str(Path(model).resolve()) if Path(model).is_dir() else model
     for path in (weights, str(output.resolve())):
         if found := sorted(_SPLITS & set(path)):
-            raise CounterpoiseError(f"{path}: {NAME} cannot take a path with {found[0]!r} in it; give another name.")
+            raise CounterpoiseError(
+                f"{path}: {NAME} cannot take a path with {found[0]!r} in it; give another name."
+            )
     arguments = {"pretrained": weights, "device_map": device, **backend.arguments}
     return [
         python, "-m", "lmms_eval",
@@ -129,7 +139,9 @@ def command(
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """Variables for it: no modules of this environment; a token of the hub by the name that lmms-eval does not print."""
-    found = {key: value for key, value in given.items() if key not in ("PYTHONPATH", "PYTHONHOME", "HF_TOKEN")}
+    found = {
+        key: value for key, value in given.items() if key not in ("PYTHONPATH", "PYTHONHOME", "HF_TOKEN")
+    }
     if "HF_TOKEN" in given:
         found["HUGGING_FACE_HUB_TOKEN"] = given["HF_TOKEN"]
     return found

@@ -16,7 +16,8 @@ from typing import Any
 
 from storage.errors import CounterpoiseError
 
-RESULTS = "_results.json"
+#: What ends the name of a run's results, and a note of versions beside the folder that they are in.
+RESULTS, VERSIONS = "_results.json", "versions.json"
 _DATED = re.compile(r"\d[\d_T:.-]*_results\.json")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -102,7 +103,9 @@ def find_results(place: str | Path) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise CounterpoiseError(f"{place}: not there; a folder with logs of lmms-eval, or a results file, is wanted.")
+        raise CounterpoiseError(
+            f"{place}: not there; a folder with logs of lmms-eval, or a results file, is wanted."
+        )
     found = sorted(path for path in root.rglob(f"*{RESULTS}") if _DATED.fullmatch(path.name))
     if not found:
         raise CounterpoiseError(
@@ -110,16 +113,19 @@ def find_results(place: str | Path) -> Path:
         )
     if len(found) > 1:
         named = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
-        raise CounterpoiseError(f"{place}: it holds {len(found)} runs: {named}; name one of these files instead.")
+        raise CounterpoiseError(
+            f"{place}: it holds {len(found)} runs: {named}; name one of these files instead."
+        )
     return found[0]
 
 
-def read_run(place: str | Path, wanted: Sequence[str] | None = None) -> Run:
+def read_run(place: str | Path, wanted: Sequence[str] | None = None, kept: bool = False) -> Run:
     """Read one run.
 
     Args:
         place: a folder that holds one run, or the path of its results.
         wanted: tasks, groups of tasks or patterns; None for all tasks.
+        kept: logs that were kept of a run may be of some of its tasks; take those.
 
     Raises:
         CounterpoiseError: there is not one run, a file is missing, empty or damaged, or a task is incomplete or unknown.
@@ -133,17 +139,36 @@ def read_run(place: str | Path, wanted: Sequence[str] | None = None) -> Run:
         "gen_kwargs": config.get("gen_kwargs") or "",
         "system_instruction": body.get("system_instruction"),
     }
+    if kept:
+        body["configs"] = {
+            name: one for name, one in body["configs"].items() if _samples_of(path, name).is_file()
+        }
     names = _chosen(body, wanted, path)
     tasks = {name: _task(body, name, settings, path) for name in names}
     model = f"{config.get('model')} ({config.get('model_args')})"
-    return Run(path, model, str(body.get("lmms_eval_version")), settings, tasks)
+    return Run(path, model, _version(body, path), settings, tasks)
+
+
+def _version(body: dict[str, Any], results: Path) -> str:
+    """lmms-eval's, from the note of who started it, since installed from a package it logs none itself."""
+    note = results.parent.parent / VERSIONS
+    try:
+        return str(json.loads(note.read_text("utf-8"))["lmms_eval"])
+    except FileNotFoundError:
+        return str(body.get("lmms_eval_version"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CounterpoiseError(
+            f"{note}: not as counterpoise writes it; remove it, and no version is known."
+        ) from error
 
 
 def _body(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CounterpoiseError(f"{path}: it is no JSON ({error}); copy it again, or run the suite again.") from error
+        raise CounterpoiseError(
+            f"{path}: it is no JSON ({error}); copy it again, or run the suite again."
+        ) from error
     known = isinstance(body, dict) and all(isinstance(body.get(key), dict) for key in ("configs", "results"))
     if not known or not path.name.endswith(RESULTS):
         raise CounterpoiseError(f"{path}: not a DATE{RESULTS} of lmms-eval, with `configs` and `results`.")
@@ -153,9 +178,13 @@ def _body(path: Path) -> dict[str, Any]:
 
 def _chosen(body: dict[str, Any], wanted: Sequence[str] | None, path: Path) -> list[str]:
     every = sorted(body["configs"])
+    if not every:
+        raise CounterpoiseError(
+            f"{path}: no task has its samples beside it; lmms-eval writes them with --log_samples."
+        )
     if wanted is None:
         return every
-    found = []
+    found: list[str] = []
     for name in wanted:
         mine = fnmatch.filter(every, name) or _leaves(body, name, set())
         if not mine:
@@ -179,7 +208,7 @@ def _task(body: dict[str, Any], name: str, settings: dict[str, Any], results: Pa
         return (body.get(field) or {}).get(name)
 
     config = json.loads(_ADDRESS.sub("", json.dumps(body["configs"][name])))
-    path = results.with_name(results.name.removesuffix(RESULTS) + f"_samples_{name}.jsonl")
+    path = _samples_of(results, name)
     samples = list(_samples(path))
     by_filter = _by_filter(samples, config, path)
     docs = len(next(iter(by_filter.values())))
@@ -196,12 +225,20 @@ def _task(body: dict[str, Any], name: str, settings: dict[str, Any], results: Pa
     )  # fmt: skip
 
 
+def _samples_of(results: Path, name: str) -> Path:
+    return results.with_name(results.name.removesuffix(RESULTS) + f"_samples_{name}.jsonl")
+
+
 def _samples(path: Path) -> Iterator[Sample]:
     if not path.is_file():
-        raise CounterpoiseError(f"{path}: missing beside its results; lmms-eval writes it with --log_samples.")
+        raise CounterpoiseError(
+            f"{path}: missing beside its results; lmms-eval writes it with --log_samples."
+        )
     text = path.read_text("utf-8", errors="replace")
     if not text.strip():
-        raise CounterpoiseError(f"{path}: it is empty; a line for each question is wanted: run the suite again.")
+        raise CounterpoiseError(
+            f"{path}: it is empty; a line for each question is wanted: run the suite again."
+        )
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -216,12 +253,16 @@ def _sample(line: str, where: str, unended: bool) -> Sample:
         raise CounterpoiseError(f"{where}: {what}; copy the file again, or run the suite again.") from error
     doc_id = row.get("doc_id") if isinstance(row, dict) else None
     if not isinstance(doc_id, int) or isinstance(doc_id, bool):
-        raise CounterpoiseError(f"{where}: doc_id is {doc_id!r}; a question's number, as lmms-eval logs it, is wanted.")
+        raise CounterpoiseError(
+            f"{where}: doc_id is {doc_id!r}; a question's number, as lmms-eval logs it, is wanted."
+        )
     prompt = json.dumps(row.get("input", row.get("arguments")), sort_keys=True)
     return Sample(doc_id, prompt, str(row.get("target")), str(row.get("doc_hash")), row)
 
 
-def _by_filter(samples: Sequence[Sample], config: dict[str, Any], path: Path) -> dict[str, tuple[Sample, ...]]:
+def _by_filter(
+    samples: Sequence[Sample], config: dict[str, Any], path: Path
+) -> dict[str, tuple[Sample, ...]]:
     """Lines of one question are its filters', in their order; so many of each there have to be, or one."""
     names = [one.get("name", "none") for one in config.get("filter_list") or []] or ["none"]
     of_doc: dict[int, list[Sample]] = {}

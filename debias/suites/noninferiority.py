@@ -59,7 +59,13 @@ class Comparison:
 
 
 def compare(
-    now: Floats, then: Floats, units: Ints, margin: float, rng: np.random.Generator, sign: int = 1, draws: int = DRAWS
+    now: Floats,
+    then: Floats,
+    units: Ints,
+    margin: float,
+    rng: np.random.Generator,
+    sign: int = 1,
+    draws: int = DRAWS,
 ) -> Comparison:
     """Test one model against another.
 
@@ -73,7 +79,8 @@ def compare(
         draws: B.
     """
     off = sign * (now - then)
-    sums, sizes = np.bincount(units, weights=off), np.bincount(units).astype(float)
+    sums = np.bincount(units, weights=off).astype(float)
+    sizes = np.bincount(units).astype(float)
     low, high = bootstrap_interval(sums, sizes, rng, draws)
     method = "bootstrap"
     if np.count_nonzero(np.abs(sums) > 1e-12) < FEW:

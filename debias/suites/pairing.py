@@ -56,8 +56,8 @@ def _same_questions(
         limits = " and ".join(f"{run.settings['limit']}" for run in runs)
         odd = sorted(mine ^ others)
         raise CounterpoiseError(
-            f"{where}: {len(mine - others)} questions of {len(mine)} are not in the baseline and {len(others - mine)} of its "
-            f"{len(others)} not in this run, the first doc_id {odd[0]} (limits: {limits}); run both on the same questions."
+            f"{where}: {len(mine - others)} of {len(mine)} questions are not in the baseline, {len(others - mine)} of its "
+            f"{len(others)} not in this run, the first doc_id {odd[0]} (limits: {limits}); ask both the same questions."
         )
     hashes = [one.doc_hash != other.doc_hash for one, other in zip(now, then, strict=True)]
     for one, other, hashed in zip(now, then, hashes, strict=True):

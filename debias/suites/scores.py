@@ -129,7 +129,7 @@ def _value(task: TaskLog, metric: str, sample: Sample, how: str) -> float:
         if math.isfinite(found):
             return found
     raise CounterpoiseError(
-        f"{task.path}: doc_id {sample.doc_id}: {metric} is {value!r:.80}; a finite number is wanted, as for the others: name "
+        f"{task.path}: doc_id {sample.doc_id}: {metric} is {value!r:.80}; a finite number is wanted, as for others: name "
         "another metric with --metric, or run the task again."
     )
 
