@@ -102,8 +102,7 @@ def evaluate_suite(model: str, out: Path, options: SuiteOptions, console: Consol
         _keep(run, out)
     else:
         _ask(model, out, options, err)
-    read = options.logs is not None
-    run = read_run(out / LOGS, options.tasks() if read else None, kept=read)
+    run = read_run(out / LOGS, None if options.logs is None else options.tasks())
     with err.status("comparing"):
         report = report_on(run, earlier, options.margin, options.seed, options.chosen_metrics())
     _write(out / REPORT, model, report)
@@ -117,12 +116,12 @@ def _baseline(given: str) -> Run:
     from debias.suites.logs import read_run
 
     kept = Path(given) / LOGS
-    return read_run(kept, kept=True) if kept.is_dir() else read_run(given)
+    return read_run(kept if kept.is_dir() else given)
 
 
 def _keep(run: Run, out: Path) -> None:
     """Copy a run's logs to where an evaluation keeps its own, so that it can be a baseline; they appear whole."""
-    from debias.suites.logs import VERSIONS
+    from debias.suites.logs import read_note
 
     kept = out / LOGS
     if run.results.resolve().is_relative_to(kept.resolve()):
@@ -132,10 +131,14 @@ def _keep(run: Run, out: Path) -> None:
     folder.mkdir()
     for path in run.files():
         shutil.copyfile(path, folder / path.name)
-    note = run.results.parent.parent / VERSIONS
-    if note.is_file():
-        shutil.copyfile(note, half / VERSIONS)
+    _note(half, {"lmms_eval": run.lmms_eval, **read_note(run.results), "tasks": list(run.tasks)})
     half.rename(kept)
+
+
+def _note(folder: Path, body: dict[str, object]) -> None:
+    from debias.suites.logs import NOTE
+
+    (folder / NOTE).write_text(json.dumps(body, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def _fresh(out: Path) -> Path:
@@ -157,7 +160,7 @@ def _fresh(out: Path) -> Path:
 def _ask(model: str, out: Path, options: SuiteOptions, err: Console) -> None:
     """Run lmms-eval; its logs are kept only if it came to an end."""
     from debias.suites.lmms_eval import NAME, VERSION, command
-    from debias.suites.logs import VERSIONS, find_results
+    from debias.suites.logs import find_results
 
     from .suite_environment import suite_python, versions
 
@@ -181,7 +184,7 @@ def _ask(model: str, out: Path, options: SuiteOptions, err: Console) -> None:
         raise CounterpoiseError(
             f"{NAME} ended with status {status} and wrote no results: {said}; see {out / LOG}."
         ) from error
-    (half / VERSIONS).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    _note(half, dict(found))
     half.rename(out / LOGS)
 
 

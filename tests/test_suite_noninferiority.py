@@ -11,8 +11,16 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import bootstrap
 
 from debias.suites.noninferiority import (
-    FEW, INCONCLUSIVE, INFERIOR, NON_INFERIOR, bootstrap_interval, compare, mcnemar, score_interval, verdict,
-)  # fmt: skip
+    FEW,
+    INCONCLUSIVE,
+    INFERIOR,
+    NON_INFERIOR,
+    bootstrap_interval,
+    compare,
+    mcnemar,
+    score_interval,
+    verdict,
+)
 
 Z = 1.959963984540054
 
@@ -129,11 +137,8 @@ def test_scores_without_bounds_need_many_that_differ() -> None:
     assert compare(now, then, np.arange(200), 0.5, rng()).verdict == NON_INFERIOR
 
 
-CASES = list(
-    itertools.product(
-        (100, 400, 2000), ((0.01, -0.01), (0.02, -0.01), (0.1, -0.03), (0.3, 0.0), (0.3, -0.05))
-    )
-)
+TRUTHS = ((0.01, -0.01), (0.02, -0.01), (0.1, -0.03), (0.3, -0.05))
+CASES = [*itertools.product((100, 400), TRUTHS), (2000, TRUTHS[1])]
 
 
 @pytest.mark.parametrize(("questions", "truth"), CASES)
@@ -146,7 +151,7 @@ def test_the_bound_holds_the_truth(questions: int, truth: tuple[float, float]) -
         u = dice.random(questions)
         off = (u < gain).astype(float) - (u > 1 - loss)
         now, then = (off > 0).astype(float), (off < 0).astype(float)
-        passed += compare(now, then, units, 1.0, rng(number), draws=1000).low > difference
+        passed += compare(now, then, units, 1.0, rng(number), draws=500).low > difference
     assert passed <= 20, passed
 
 
@@ -158,5 +163,5 @@ def test_the_bound_holds_the_truth_of_units() -> None:
         own = dice.choice([-1, -1 / 3, 0, 1 / 3, 2 / 3], 300)
         off = np.where(dice.random(300) < 0.8, np.repeat(shared, 2), own)
         now, then = np.maximum(off, 0), np.maximum(-off, 0)
-        passed += compare(now, then, units, 1.0, rng(number), draws=1000).low > -1 / 15
+        passed += compare(now, then, units, 1.0, rng(number), draws=500).low > -1 / 15
     assert passed <= 20, passed

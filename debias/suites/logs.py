@@ -16,8 +16,9 @@ from typing import Any
 
 from storage.errors import CounterpoiseError
 
-#: What ends the name of a run's results, and a note of versions beside the folder that they are in.
-RESULTS, VERSIONS = "_results.json", "versions.json"
+#: What ends the name of a run's results, and counterpoise's note beside the folder that they are in. Installed from a
+#: package, lmms-eval does not log its version.
+RESULTS, NOTE = "_results.json", "note.json"
 _DATED = re.compile(r"\d[\d_T:.-]*_results\.json")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -119,13 +120,12 @@ def find_results(place: str | Path) -> Path:
     return found[0]
 
 
-def read_run(place: str | Path, wanted: Sequence[str] | None = None, kept: bool = False) -> Run:
+def read_run(place: str | Path, wanted: Sequence[str] | None = None) -> Run:
     """Read one run.
 
     Args:
         place: a folder that holds one run, or the path of its results.
-        wanted: tasks, groups of tasks or patterns; None for all tasks.
-        kept: logs that were kept of a run may be of some of its tasks; take those.
+        wanted: tasks, groups of tasks or patterns; None for all that were kept.
 
     Raises:
         CounterpoiseError: there is not one run, a file is missing, empty or damaged, or a task is incomplete or unknown.
@@ -139,27 +139,31 @@ def read_run(place: str | Path, wanted: Sequence[str] | None = None, kept: bool 
         "gen_kwargs": config.get("gen_kwargs") or "",
         "system_instruction": body.get("system_instruction"),
     }
-    if kept:
-        body["configs"] = {
-            name: one for name, one in body["configs"].items() if _samples_of(path, name).is_file()
-        }
-    names = _chosen(body, wanted, path)
+    note = read_note(path)
+    names = _chosen(body, note.get("tasks") if wanted is None else wanted, path)
     tasks = {name: _task(body, name, settings, path) for name in names}
     model = f"{config.get('model')} ({config.get('model_args')})"
-    return Run(path, model, _version(body, path), settings, tasks)
+    return Run(path, model, str(note.get("lmms_eval", body.get("lmms_eval_version"))), settings, tasks)
 
 
-def _version(body: dict[str, Any], results: Path) -> str:
-    """lmms-eval's, from the note of who started it, since installed from a package it logs none itself."""
-    note = results.parent.parent / VERSIONS
+def read_note(results: Path) -> dict[str, Any]:
+    """What counterpoise noted beside the folder that results are in: versions, and `tasks` where it kept but some.
+
+    Raises:
+        CounterpoiseError: the note is damaged.
+    """
+    note = results.parent.parent / NOTE
     try:
-        return str(json.loads(note.read_text("utf-8"))["lmms_eval"])
+        body = json.loads(note.read_text("utf-8"))
     except FileNotFoundError:
-        return str(body.get("lmms_eval_version"))
-    except (ValueError, KeyError, TypeError) as error:
+        return {}
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("tasks", []), list):
         raise CounterpoiseError(
-            f"{note}: not as counterpoise writes it; remove it, and no version is known."
-        ) from error
+            f"{note}: not as counterpoise writes it; remove it, and its facts are not known."
+        )
+    return body
 
 
 def _body(path: Path) -> dict[str, Any]:
@@ -178,10 +182,6 @@ def _body(path: Path) -> dict[str, Any]:
 
 def _chosen(body: dict[str, Any], wanted: Sequence[str] | None, path: Path) -> list[str]:
     every = sorted(body["configs"])
-    if not every:
-        raise CounterpoiseError(
-            f"{path}: no task has its samples beside it; lmms-eval writes them with --log_samples."
-        )
     if wanted is None:
         return every
     found: list[str] = []
