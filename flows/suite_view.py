@@ -19,24 +19,22 @@ _LETTER = "*: read from the letter of the answer here, not by the benchmark's ow
 
 def show_report(report: Report, console: Console, err: Console) -> None:
     """Print scores and tests; warnings go to `err`."""
-    console.print(_scores(report) if report.baseline is None else _tests(report))
+    console.print(_scores(report))
+    if report.baseline is not None:
+        console.print(_tests(report))
     if any(one.scores and one.scores.how == LETTER for one in report.tasks.values()):
         say(console, _LETTER)
     for warning in report.warnings:
         say(err, f"Warning: {warning}")
 
 
-def _table(title: str, *right: str) -> Table:
-    view = Table(title=title, title_justify="left")
-    for name in ("task", "metric"):
-        view.add_column(name, overflow="fold")
-    for name in right:
-        view.add_column(name, justify="right", no_wrap=name != "95 %")
-    return view
-
-
 def _scores(report: Report) -> Table:
-    view = _table("Benchmarks", "questions", "mean", "reported")
+    """Means, and what lmms-eval reported in the benchmark's own unit."""
+    view = Table(title="Benchmarks", title_justify="left")
+    for name in ("task", "metric"):
+        view.add_column(name, overflow="fold")  # a narrow terminal breaks names rather than to cut them
+    for name in ("questions", "mean", "reported"):
+        view.add_column(name, justify="right", no_wrap=True)
     for name, one in report.tasks.items():
         if one.scores is not None:
             reported = "-" if one.scores.reported is None else f"{one.scores.reported:.4g}"
@@ -46,18 +44,21 @@ def _scores(report: Report) -> Table:
 
 
 def _tests(report: Report) -> Table:
-    view = _table(
-        f"Benchmarks against the baseline, margin {report.margin:g}",
-        "questions", "then", "now", "difference", "95 %", "p", "verdict",
-    )  # fmt: skip
+    view = Table(title=f"Against the baseline, margin {report.margin:g}", title_justify="left")
+    view.add_column("task", overflow="fold")
+    for name in ("then", "change", "95 %", "p", "verdict"):
+        view.add_column(name, justify="right", no_wrap=True)
     for name, one in report.tasks.items():
         found = one.comparison
         if found is not None:
-            row = (
-                str(found.questions), f"{found.then:.4f}", f"{found.now:.4f}", f"{found.difference:+.4f}",
-                f"{_end(found.low)} to {_end(found.high)}", "-" if found.p is None else f"{found.p:.3f}", found.verdict,
-            )  # fmt: skip
-            view.add_row(escape(name), _metric(one), *row)
+            view.add_row(
+                escape(name),
+                f"{found.then:.3f}",
+                f"{found.difference:+.4f}",
+                f"{_end(found.low)} to {_end(found.high)}",
+                "-" if found.p is None else f"{found.p:.3f}",
+                found.verdict,
+            )
     return view
 
 

@@ -155,6 +155,15 @@ def test_the_bound_holds_the_truth(questions: int, truth: tuple[float, float]) -
     assert passed <= 20, passed
 
 
+def test_the_bootstrap_alone_would_not_hold_it() -> None:
+    """Where one question of a hundred is lost and none gained, it says that none is whenever none was seen."""
+    dice, passed = rng(9), 0
+    for number in range(400):
+        off = -(dice.random(100) < 0.01).astype(float)
+        passed += bootstrap_interval(off, np.ones(100), rng(number), 500)[0] > -0.01
+    assert passed / 400 == pytest.approx(0.99**100, abs=0.08)
+
+
 def test_the_bound_holds_the_truth_of_units() -> None:
     """Pairs of questions of one picture that mostly go together, with scores of thirds."""
     dice, passed, units = rng(1), 0, np.repeat(np.arange(150), 2)
