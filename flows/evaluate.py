@@ -26,7 +26,7 @@ def evaluate(
     pool: Annotated[
         str | None,
         typer.Argument(
-            metavar="[POOL]",
+            metavar="POOL",
             show_default=False,
             help="A dataset's folder or URI, or what --kind says. May be left out where benchmarks are asked for.",
         ),
