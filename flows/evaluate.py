@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,10 +22,15 @@ KINDS = ("dataset", "table", "fairface", "social-counterfactuals")
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The hub id or folder of a model.")],
-    pool: Annotated[
-        str, typer.Argument(metavar="POOL", help="A dataset's folder or URI, or what --kind says.")
-    ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where predictions and tables go.")],
+    pool: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="POOL",
+            show_default=False,
+            help="A dataset's folder or URI, or what --kind says. May be left out where benchmarks are asked for.",
+        ),
+    ] = None,
     kind: Annotated[
         str,
         typer.Option(
@@ -63,12 +69,109 @@ def evaluate(
     ] = 30,
     batch: Annotated[int, typer.Option(metavar="N", help="Pictures asked about at once.")] = 8,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")] = 0,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lmms-eval:TASK,...",
+            show_default=False,
+            help="Public benchmarks, asked by lmms-eval in an environment of its own.",
+        ),
+    ] = None,
+    suite_logs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOGS",
+            show_default=False,
+            help="Logs that lmms-eval wrote with --log_samples elsewhere; nothing is asked.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="An earlier --out, or logs, that benchmarks are tested against, question by question.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(metavar="X", help="What a benchmark's mean score may lose at most.")
+    ] = 0.01,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="TASK=METRIC",
+            help="A benchmark's metric, where it is not its first with a score for each question.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", show_default=False, help="Benchmarks: the first N questions of each, to try it out."
+        ),
+    ] = None,
+    suite_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,KEY=VALUE...]",
+            show_default=False,
+            help="The model of lmms-eval that runs MODEL, and its arguments. Default: by MODEL's class.",
+        ),
+    ] = None,
+    suite_python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="COUNTERPOISE_SUITE_PYTHON",
+            show_default=False,
+            help="The python of an environment with lmms-eval. Default: one is made in the cache.",
+        ),
+    ] = None,
 ) -> None:
-    """Ask a model which concept each picture shows, and measure."""
+    """Ask a model which concept each picture shows, and measure; or about public benchmarks, and compare.
+
+    Exit status 3 means that a benchmark was not shown to be non-inferior to the baseline.
+    """
+    from .suite import SuiteOptions, evaluate_suite
+
+    asked = SuiteOptions(
+        suite, suite_logs, baseline, margin, tuple(metric or ()), limit, suite_model, suite_python, seed
+    )
+    benchmarks = asked.check()
+    if pool is None and not benchmarks:
+        raise CounterpoiseError(
+            "POOL: missing; name a pool of pictures, or benchmarks by --suite or --suite-logs."
+        )
+    console, err = Console(), Console(stderr=True)
+    if pool is not None:
+        how = Asked(kind, split, axis, images, concept, target, smoothing, min_count, batch, seed)
+        _evaluate_pool(model, pool, Path(out), how, console, err)
+    shortfall = evaluate_suite(model, Path(out), asked, console, err) if benchmarks else ""
+    if shortfall:
+        typer.echo(shortfall, err=True)
+        raise typer.Exit(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a pool is asked about and measured; the flags of the command."""
+
+    kind: str
+    split: str | None
+    axis: list[str] | None
+    images: str | None
+    concept: list[str] | None
+    target: str
+    smoothing: float
+    min_count: int
+    batch: int
+    seed: int
+
+
+def _evaluate_pool(model: str, pool: str, folder: Path, how: Asked, console: Console, err: Console) -> None:
     from .skew_view import say, show_table
     from .train import quiet
 
-    console, err = Console(), Console(stderr=True)
     with err.status("opening pool and model"):
         quiet()
         from debias.asking import Asker
@@ -78,11 +181,10 @@ def evaluate(
         from debias.skew import skew_table_from
         from debias.skew_json import to_json
 
-        shown = _pool(pool, kind, split, axis, images)
-        offer = _offer(shown, concept, seed)
+        shown = _pool(pool, how.kind, how.split, how.axis, how.images)
+        offer = _offer(shown, how.concept, how.seed)
         asker = Asker(open_model(model))
-    table = predict(asker, shown, offer, batch)
-    folder = Path(out)
+    table = predict(asker, shown, offer, how.batch)
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(table, folder / PREDICTIONS)
     body: dict[str, object] = {"model": model, "pool": pool, "pictures": len(table)}
@@ -91,9 +193,14 @@ def evaluate(
         say(console, f"accuracy    {body['accuracy']:.1%} of {len(table)}")
     _save(folder / ACCURACY, body)
     with err.status("measuring"):
-        predictions = read_predictions(str(folder / PREDICTIONS), axis or list(shown.axes))
+        predictions = read_predictions(str(folder / PREDICTIONS), how.axis or list(shown.axes))
         measured = skew_table_from(
-            predictions, axis, target=target, smoothing=smoothing, min_count=min_count, seed=seed
+            predictions,
+            how.axis,
+            target=how.target,
+            smoothing=how.smoothing,
+            min_count=how.min_count,
+            seed=how.seed,
         )
     (folder / TABLE).write_text(to_json(measured), "utf-8")
     show_table(measured, console, err)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from storage.errors import CounterpoiseError
+
+from .children import child, end_with_parent
 
 if TYPE_CHECKING:
     from debias.training.recipe import Launch
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
 RANK = "COUNTERPOISE_RANK_OF"
 LOG = "launch.log"
 _ENDED = "ended.json"
-_PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
-_POLL, _PATIENCE = 0.2, 10.0
+_POLL = 0.2
 
 
 def is_rank() -> bool:
@@ -48,10 +45,11 @@ def launch(recipe: str, how: Launch, folder: str, resume: bool, err: Console) ->
     root.mkdir(parents=True, exist_ok=True)
     (root / _ENDED).unlink(missing_ok=True)
     waiting = err.status(f"training in {how.processes} processes, log in {root / LOG}")
-    with (root / LOG).open("wb") as log, _child(_command(recipe, how, folder, resume), log) as child, waiting:
-        while child.poll() is None:
+    command, environment = _command(recipe, how, folder, resume), os.environ | {RANK: str(os.getpid())}
+    with (root / LOG).open("wb") as log, child(command, log, environment) as launcher, waiting:
+        while launcher.poll() is None:
             time.sleep(_POLL)
-    return _ended(root, child.returncode)
+    return _ended(root, launcher.returncode)
 
 
 def _command(recipe: str, how: Launch, folder: str, resume: bool) -> list[str]:
@@ -65,50 +63,12 @@ def _command(recipe: str, how: Launch, folder: str, resume: bool) -> list[str]:
     return [sys.executable, "-m", *options, *mine]
 
 
-@contextmanager
-def _child(command: list[str], log: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in a process group of its own, which is ended with this block, or with this process."""
-    environment = os.environ | {RANK: str(os.getpid())}
-    child = subprocess.Popen(
-        command, stdout=log, stderr=log, env=environment, start_new_session=True, preexec_fn=end_with_parent
-    )  # type: ignore[call-overload]
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield child
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        _end_group(child)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """End the launcher, first by asking; its ranks end with it, whatever group they are in (`end_with_parent`)."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, how)
-        except ProcessLookupError:
-            break
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline and child.poll() is None:
-            time.sleep(0.05)
-    child.wait()
-
-
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     return True
-
-
-def end_with_parent() -> None:
-    """Let the kernel kill this process when its parent dies, however that dies. Linux; elsewhere nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
 
 
 def rank_ended(folder: str, run: Callable[[], Outcome]) -> None:

@@ -177,7 +177,7 @@ def test_bombs_in_a_shard_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_that_were_smuggled_in_are_told_when_they_are_decoded(name: str) -> None:
     """A reader that trusts hashes alone hands them out; whoever decodes them is told in one line, whose they are."""
-    with pytest.raises(CounterpoiseError, match="^chef_0000-00: picture") as caught:
+    with pytest.raises(CounterpoiseError, match=r"^chef_0000-00: picture") as caught:
         decoded(BOMBS[name], "chef_0000-00")
     assert "\n" not in str(caught.value)
 

@@ -81,6 +81,15 @@ def adapter_of(config: PretrainedConfig, name: str) -> Adapter:
     raise CounterpoiseError(f"model {name!r}: it is a {given}; wanted is one of {_KNOWN}.")
 
 
+def model_type(name: str) -> str:
+    """The type in a model's config, such as qwen2_vl.
+
+    Raises:
+        CounterpoiseError: there is no config of a known kind.
+    """
+    return str(_config(name).model_type)
+
+
 def _config(name: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False)

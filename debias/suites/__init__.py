@@ -1,0 +1,1 @@
+"""Public benchmarks by a suite in an environment of its own; its logs read, paired and tested."""
