@@ -34,6 +34,8 @@ CORE_BARS, FASTER_BAR, MEMORY_BAR, STEP_BAR = {1024: 0.85, 4096: 1.05}, 4.0, 1.1
 FUSED = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: _fused_flop(*shapes)
 }
+#: Threads of the whole UNet's step, which takes more than a minute on one; everything else has one.
+STEP_THREADS = 2
 HEADINGS = (
     "part", "tokens x heads", "edits", "plain s", "explicit / plain", "ours / plain", "explicit / ours", "TFLOP plain",
     "ours", "peak MB plain", "explicit / plain", "ours / plain",
@@ -103,7 +105,8 @@ def sampling(repeats: int) -> Iterator[Row]:
 
 
 def unet_step(repeats: int) -> Iterator[Row]:
-    """A step of SDXL's UNet for a set of 4, in both parts of the schedule, and weighted over it."""
+    """A step of SDXL's UNet for a set of 4, in both parts of the schedule, and weighted over it; on two threads."""
+    torch.set_num_threads(STEP_THREADS)
     early, late = (
         measured(Case(f"UNet step, {when}", 0, 0, 3), max(FEWEST, repeats // 2), True)
         for when in ("early", "late")
@@ -153,6 +156,7 @@ def missed(rows: Sequence[Row]) -> list[str]:
 def memory(method: str, part: str, pixels: str, heads: str, edits: str) -> None:
     """Print the bytes at the peak of one run, its inputs among them, weights not."""
     case = Case(part, int(pixels), int(heads), int(edits))
+    torch.set_num_threads(STEP_THREADS if part.startswith("UNet") else 1)
     small = Case(part, 64 if case.pixels else 0, case.heads, 1)
     with torch.inference_mode():
         small.make(method)()  # loads weights, if there are any, and what a first run loads
@@ -179,10 +183,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])  # [] lets nothing be named
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", nargs=5, metavar="CASE", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)
     if given.memory:
         memory(*given.memory)
         return 0
