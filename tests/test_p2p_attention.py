@@ -122,10 +122,11 @@ def test_fused_attention_is_written_and_added(
     mask[0, ..., 30:] = mask[1, ..., :9] = -1e4
     for limit in (None, mask):
         found = torch.ones(2, 3, pixels, 8)
-        formulas.put_plain(query, key, list(value), list(found), limit, add=True)
+        limits = None if limit is None else list(limit)
+        formulas.put_plain(list(query), list(key), list(value), list(found), limits, add=True)
         maps = (query @ key.transpose(2, 3) / 8**0.5 + (0 if limit is None else limit)).softmax(-1)
         assert torch.allclose(found, 1 + maps @ value, atol=1e-5)
-        formulas.put_plain(query, key, list(value), list(found), limit)
+        formulas.put_plain(list(query), list(key), list(value), list(found), limits)
         assert torch.allclose(found, maps @ value, atol=1e-5), "written over"
 
 

@@ -189,11 +189,11 @@ def attend(
     for add in (False, True):
         left = [place for place, row in enumerate(own) if row not in followed and (row in following) == add]
         if left:
+            parts = [[part[place] for place in left] for part in (query, key, values)]
             of = [own[place] for place in left]
             put_plain(
-                _pick(query, left), _pick(key, left), [values[place] for place in left], [mixed[row] for row in of],
-                None if mask is None else mask[of], add,
-            )  # fmt: skip
+                *parts, [mixed[row] for row in of], None if mask is None else [mask[row] for row in of], add
+            )
     return mixed
 
 

@@ -17,9 +17,9 @@ from torch.nn import functional
 #: Most entries of a map that exist at a time, and most as a share of the values. Slices cost less the longer they are; with
 #: a third of the values' size the peak of memory stays under plain attention's, which holds every query and key.
 BUDGET, SHARE = 1 << 22, 0.35
-#: Fewest pixels of a term that exist beside where it is written, or what it is added to; of large layers it is a quarter.
+#: Fewest pixels of a term that exist beside where it is written, or what it is added to; of large layers it is a sixteenth.
 #: Fused attention on a CPU is slower the fewer pixels it is given, and a second term has less room.
-WRITTEN, ADDED = 1024, 256
+WRITTEN, ADDED = 1024, 128
 #: Keys (those of a prompt) with which the map costs so little that a pair shares it as well.
 FEW_KEYS = 77
 
@@ -67,8 +67,7 @@ def put_family(
     """
     count = len(values)
     if stays_on_chip(query) or (count == 2 and key.shape[1] > FEW_KEYS):
-        alike = [one[None].expand(count, *one.shape) for one in (query, key)]
-        put_plain(*alike, values, results, None if mask is None else mask[None].expand(count, *mask.shape))
+        put_plain([query] * count, [key] * count, values, results, None if mask is None else [mask] * count)
     else:
         put_one_softmax(query, key, values, results, mask)
 
@@ -94,37 +93,40 @@ def put_one_softmax(
 
 
 def put_plain(
-    query: Tensor,
-    key: Tensor,
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
     values: Sequence[Tensor],
     results: Sequence[Tensor],
-    mask: Tensor | None = None,
+    masks: Sequence[Tensor] | None = None,
     add: bool = False,
 ) -> None:
     """Write A V of some rows, or add it to what is there: on a GPU at once, on a CPU row by row in slices of pixels.
 
     Args:
-        query: (N, H, P, D).
-        key: (N, H, T, D).
+        queries: N of (H, P, D).
+        keys: N of (H, T, D).
         values: N of (H, T, E).
         results: N of (H, P, E), written or added to.
-        mask: (N, 1, 1, T), added before the softmax.
+        masks: N of (1, 1, T), added before the softmax.
         add: it is a second term.
     """
-    if stays_on_chip(query):
-        terms = plain(query, key, torch.stack(list(values)), mask)
+    if stays_on_chip(queries[0]):
+        query, key, value = (torch.stack(list(part)) for part in (queries, keys, values))
+        terms = plain(query, key, value, None if masks is None else torch.stack(list(masks)))
         for result, term in zip(results, terms, strict=True):
             result.copy_(result + term if add else term)
         return
-    pixels = query.shape[2]
-    size = max(ADDED if add else WRITTEN, pixels // 4)
-    for place, (value, result) in enumerate(zip(values, results, strict=True)):
-        one = slice(place, place + 1)
-        limit = None if mask is None else mask[one]
+    pixels = queries[0].shape[1]
+    size = max(ADDED if add else WRITTEN, pixels // 16)
+    limits = masks or [None] * len(queries)
+    for query, key, value, result, limit in zip(queries, keys, values, results, limits, strict=True):
         for start in range(0, pixels, size):
             rows = slice(start, start + size)
-            term = plain(query[one, :, rows], key[one], value[None], limit)[0]
-            result[:, rows] = result[:, rows] + term if add else term
+            term = plain(query[None, :, rows], key[None], value[None], limit)[0]
+            if add:
+                result[:, rows].add_(term)
+            else:
+                result[:, rows] = term
 
 
 def guided(empty: Tensor, asked: Tensor, strength: float) -> Tensor:
