@@ -66,7 +66,7 @@ def evaluate(
 ) -> None:
     """Ask a model which concept each picture shows, and measure."""
     from .skew_view import say, show_table
-    from .train import quiet
+    from .train_command import quiet
 
     console, err = Console(), Console(stderr=True)
     with err.status("opening pool and model"):

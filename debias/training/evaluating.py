@@ -61,14 +61,8 @@ class Evaluator:
         return found
 
     def _pool(self, pool: str, epochs: int, step: int, sha256: str) -> Evaluation:
-        place = f"{EVALUATIONS}/{epochs}/{_slug(pool)}"
-        kept = self.folder.read(f"{place}.json")
-        if kept is not None and kept["weights_sha256"] == sha256:
-            table = self.folder.path / f"{place}-skew.json"
-            read = from_json(table.read_bytes(), str(table)) if kept["note"] is None else None
-            found = Evaluation(pool, kept["accuracy"], read, kept["note"])
-        else:
-            found = self._asked(pool, place, sha256)
+        kept = kept_evaluation(self.folder, pool, epochs)
+        found = kept[1] if kept is not None and kept[0] == sha256 else self._asked(pool, epochs, sha256)
         extremes = {
             axis: {"max": one.max_skew.value, "min": one.min_skew.value}
             for axis, one in (found.table.axes.items() if found.table else ())
@@ -76,7 +70,8 @@ class Evaluator:
         self._log({"pool": pool, "accuracy": found.accuracy, "extremes": extremes}, epochs, step)
         return found
 
-    def _asked(self, pool: str, place: str, sha256: str) -> Evaluation:
+    def _asked(self, pool: str, epochs: int, sha256: str) -> Evaluation:
+        place = evaluation_place(pool, epochs)
         source = source_of(self.recipe, pool)
         sets = chosen_sets(source, None, self.recipe.seed)
         answers = ask(self.model, source, sets, self.share, self.recipe.micro_batch or MICRO_BATCH)
@@ -103,6 +98,22 @@ class Evaluator:
             self.folder.log(line)
 
 
-def _slug(pool: str) -> str:
+def kept_evaluation(folder: RunFolder, pool: str, epochs: int) -> tuple[str, Evaluation] | None:
+    """What a run kept of a pool after so many epochs, and the sha256 of the weights; None where it did not come to it."""
+    place = evaluation_place(pool, epochs)
+    kept = folder.read(f"{place}.json")
+    if kept is None:
+        return None
+    table = folder.path / f"{place}-skew.json"
+    read = from_json(table.read_bytes(), str(table)) if kept["note"] is None else None
+    return kept["weights_sha256"], Evaluation(pool, kept["accuracy"], read, kept["note"])
+
+
+def evaluation_place(pool: str, epochs: int) -> str:
+    """Where a run keeps a pool's answers, table and accuracy, without the endings of their names."""
+    return f"{EVALUATIONS}/{epochs}/{pool_slug(pool)}"
+
+
+def pool_slug(pool: str) -> str:
     """Name of a pool's files."""
     return pool if pool.isalnum() else hashlib.sha256(pool.encode()).hexdigest()[:12]
