@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -37,7 +38,7 @@ from .training import Job, portable, whole
 if TYPE_CHECKING:
     from debias.training.recipe import Launch
 
-FLOW = "train"
+FLOW, _MANY = "train", 200
 POLL, PATIENCE, OUTAGE = 2.0, 60.0, 600.0
 _AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING)
 _ENTRYPOINT = "flows/train.py:train"
@@ -100,6 +101,8 @@ def _of_pool(client: SyncPrefectClient, pool: str) -> Target:
     found: list[DeploymentResponse] = client.read_deployments(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        sort=DeploymentSort.NAME_ASC,
+        limit=_MANY,
     )
     if len(found) > 1:
         names = ", ".join(sorted(f"{FLOW}/{one.name}" for one in found))
@@ -165,7 +168,9 @@ def _refuse_another(client: SyncPrefectClient, tag: str, job: Job) -> None:
         flow_run_filter=FlowRunFilter(
             tags=FlowRunFilterTags(all_=[tag]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_AT_WORK))),
-        )
+        ),
+        sort=FlowRunSort.ID_DESC,
+        limit=1,
     )
     if at_work:
         one = at_work[0]
@@ -216,7 +221,7 @@ def _is_polled(client: SyncPrefectClient, target: Target) -> bool:
         return False
     if pool.is_push_pool or pool.is_managed_pool:
         return True
-    workers = client.read_workers_for_work_pool(target.pool)
+    workers = client.read_workers_for_work_pool(target.pool, offset=0, limit=_MANY)
     return any(worker.status is WorkerStatus.ONLINE for worker in workers)
 
 

@@ -21,8 +21,9 @@ from debias.skew_table import AxisSkew, Cell
 from .charts import STYLE
 
 Panel = tuple[str, AxisSkew]
-MOST_CONCEPTS = 40
-LIMIT = 180_000
+MOST_CONCEPTS, MOST_CELLS = 40, 600
+LIMIT = 190_000
+_DOTS = (144, 110, 84)
 #: Purple below 0, white at 0, orange above: told apart by all kinds of colour vision.
 _COLOURS = matplotlib.colormaps["PuOr_r"].resampled(51)
 _LEAST_SCALE = 0.1
@@ -30,28 +31,26 @@ _BLANK, _HATCH, _INK, _SOFT = "#ffffff", "#d7d7d7", "#202124", "#666666"
 _CELL_WIDTH, _CELL_HEIGHT, _ROOM, _BESIDE = 0.62, 0.42, 2.0, 3
 
 
-def heatmap_uri(axis: str, panels: Sequence[Panel]) -> str:
-    """The picture as a PNG data URI of at most `LIMIT` characters, as sharp as that allows.
+def heatmap_uri(panels: Sequence[Panel]) -> str:
+    """The picture as a WebP data URI of at most `LIMIT` characters, as sharp as that allows.
 
     Args:
-        axis: its name.
         panels: heading and table of each panel, such as before and after; the tables are of the same values.
     """
-    for dots in (144, 110, 80, 56):
-        uri = "data:image/png;base64," + base64.b64encode(heatmap(axis, panels, dots)).decode("ascii")
+    for dots in _DOTS:
+        uri = "data:image/webp;base64," + base64.b64encode(heatmap(panels, dots)).decode("ascii")
         if len(uri) <= LIMIT:
             break
     return uri
 
 
-def heatmap(axis: str, panels: Sequence[Panel], dots: int = 144) -> bytes:
-    """The picture as PNG.
+def heatmap(panels: Sequence[Panel], dots: int = _DOTS[0]) -> bytes:
+    """The picture as WebP without loss.
 
     A cell has its Skew (bold where the 95 % interval leaves out 0) and how many answers that is from; a concept that a
     table dropped is blank and hatched.
 
     Args:
-        axis: its name.
         panels: as `heatmap_uri` takes them.
         dots: per inch.
     """
@@ -66,7 +65,7 @@ def heatmap(axis: str, panels: Sequence[Panel], dots: int = 144) -> bytes:
             for row, concept in enumerate(concepts):
                 _row(place, row, concept, one, colours)
         bar = figure.colorbar(colours, ax=list(grid), fraction=0.05, pad=0.015, aspect=30)
-        bar.set_label(f"Skew by {axis}: above 0 too often, below 0 too seldom", parse_math=False)
+        bar.set_label("Skew")
         bar.outline.set_visible(False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dots, facecolor=_BLANK)
@@ -74,9 +73,10 @@ def heatmap(axis: str, panels: Sequence[Panel], dots: int = 144) -> bytes:
 
 
 def _small(png: io.BytesIO) -> bytes:
-    """The picture with a palette of its own, a fraction of the bytes."""
+    """The picture in 255 colours, a fraction of the bytes."""
     found = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(255, dither=Image.Dither.NONE).save(found, "PNG", optimize=True)
+    few = Image.open(png).convert("RGB").quantize(255, dither=Image.Dither.NONE).convert("RGB")
+    few.save(found, "WEBP", lossless=True, quality=100, method=4)
     return found.getvalue()
 
 
@@ -89,7 +89,8 @@ def shown_concepts(panels: Sequence[Panel]) -> list[str]:
         for concept in one.dropped:
             size.setdefault(concept, -1.0)
     ranked = sorted(size, key=lambda concept: (-size[concept], concept))
-    return sorted(ranked[:MOST_CONCEPTS])
+    most = max(1, MOST_CELLS // (len(panels) * len(panels[0][1].values)))
+    return sorted(ranked[: min(MOST_CONCEPTS, most)])
 
 
 def _scale(panels: Sequence[Panel]) -> float:
@@ -169,7 +170,11 @@ def _ink(colour: Sequence[float]) -> str:
 
 def legend(panels: Sequence[Panel]) -> Iterator[str]:
     """What has to be said beside the picture."""
-    yield "Bold: the 95 % interval leaves out 0. n: answers. Hatched: dropped, the concept was given too seldom."
+    yield (
+        "Skew above 0 (orange): given too often to such pictures; below 0 (purple): too seldom. Bold: the 95 % interval "
+        "leaves out 0. n: answers. Hatched: dropped, the concept was given too seldom to be measured."
+    )
     known = {name for _, one in panels for name in (*one.concepts, *one.dropped)}
-    if len(known) > MOST_CONCEPTS:
-        yield f"The {MOST_CONCEPTS} concepts with the largest Skew of {len(known)}."
+    shown = len(shown_concepts(panels))
+    if len(known) > shown:
+        yield f"The {shown} concepts with the largest Skew of {len(known)}."

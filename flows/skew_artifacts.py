@@ -75,7 +75,7 @@ def _heatmap(shelf: Shelf, key: str, axis: str, panels: Sequence[Panel], about: 
 
     def store() -> None:
         title = f"Skew by {axis}, {about}"
-        lines = [f"## {escape(title)}", f"![heatmap]({heatmap_uri(axis, panels)})", *legend(panels)]
+        lines = [f"## {escape(title)}", f"![heatmap]({heatmap_uri(panels)})", *legend(panels)]
         shelf.markdown(key, "\n\n".join(lines), escape(title))
 
     shelf.put(store)
