@@ -144,7 +144,7 @@ def ends_as(state: Any) -> Callable[[Any, Any], None]:
 
 def handed(root: Path) -> dict[str, Any]:
     """Every way in which a run that was handed over ends."""
-    from prefect.states import Cancelled, Completed, Crashed, Failed, Running
+    from prefect.states import Cancelled, Completed, Failed, Running
 
     from flows import handover
 
@@ -161,7 +161,6 @@ def handed(root: Path) -> dict[str, Any]:
         found["handed"] = train("handed", work_pool="gpu")
     for name, state in {
         "failed": Failed(message="Flow run encountered an exception: SpecError: mend\nthe recipe."),
-        "crashed": Crashed(message="the pod is gone"),
         "cancelled there": Cancelled(message="by hand"),
     }.items():
         with worker(ends_as(state)):
