@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from debias.training.run import Outcome
 
 RANK = "COUNTERPOISE_RANK_OF"
-LOG, RECIPE = "launch.log", "launch.yaml"
-_ENDED = "ended.json"
+LOG, RECIPE, ENDED = "launch.log", "launch.yaml", "ended.json"
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
 _POLL, _PATIENCE = 0.2, 10.0
 
@@ -90,7 +89,7 @@ def _prepare(root: Path, recipe: Recipe) -> None:
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        (root / _ENDED).unlink(missing_ok=True)
+        (root / ENDED).unlink(missing_ok=True)
         (root / RECIPE).write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False), "utf-8")
     except OSError as error:
         raise explain(error, str(root)) from error
@@ -192,8 +191,8 @@ def rank_ended(folder: str, run: Callable[[], Outcome], told: Callable[[Outcome]
 
 def _note(folder: str, body: object) -> None:
     """The first that ends says how."""
-    path = Path(folder) / _ENDED
-    half = path.with_name(f".{_ENDED}.{os.getpid()}")
+    path = Path(folder) / ENDED
+    half = path.with_name(f".{ENDED}.{os.getpid()}")
     half.write_text(json.dumps(body), "utf-8")
     try:
         os.link(half, path)
@@ -211,7 +210,7 @@ def ended(folder: str, status: int | None = None) -> Ended:
     """
     root = Path(folder)
     try:
-        body = json.loads((root / _ENDED).read_text("utf-8"))
+        body = json.loads((root / ENDED).read_text("utf-8"))
     except FileNotFoundError:
         how = "" if status is None else f" with status {status}"
         raise CounterpoiseError(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from storage.errors import CounterpoiseError
+
 from . import training
 from .artifacts import Shelf
 from .cancellation import cancellation
-from .launching import Ended, ended
+from .launching import ENDED, Ended, ended
 from .skew_artifacts import put_base, put_comparison
 from .training import Job
 
@@ -78,7 +80,13 @@ def evaluate(job: Job) -> Found:
     from debias.training.comparing import compared
     from debias.training.folder import MODEL, RunFolder
 
-    how, folder = ended(job.folder), RunFolder(job.folder)
+    folder = RunFolder(job.folder)
+    if not (folder.path / ENDED).exists():
+        raise CounterpoiseError(
+            f"{job.folder}: the run is over, but what it left cannot be seen from here; give an --out that this machine "
+            "and the pool's workers share."
+        )
+    how = ended(job.folder)
     good = folder.checkpoints()
     kept = folder.path / MODEL
     model = kept if kept.is_dir() else folder.checkpoint(good[-1]) if good else None

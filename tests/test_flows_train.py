@@ -142,6 +142,7 @@ def test_a_run_that_was_handed_over_is_shown_from_its_folder(told: dict[str, Any
         ("nobody", ["no worker polls the work pool 'gpu'", "prefect worker start --pool gpu"]),
         ("waiting cancelled", ["The run was cancelled"]),
         ("another", ["another: the run first (", "trains in this folder and is Running", "prefect flow-run cancel"]),
+        ("not shared", ["notshared: the run is over, but what it left cannot be seen from here", "share"]),
         ("no data", ["nowhere holds no dataset.json"]),
         ("cancelled", ["The run was cancelled; the same again goes on from the last checkpoint."]),
         ("dies", ["the launched processes ended with status 7 and said nothing; see dies/launch.log"]),

@@ -159,6 +159,8 @@ def handed(root: Path) -> dict[str, Any]:
     shutil.copytree("here", "handed")
     with worker(ends_as(Completed())):
         found["handed"] = train("handed", work_pool="gpu")
+    with worker(ends_as(Completed())):
+        found["not shared"] = train("notshared", work_pool="gpu")
     for name, state in {
         "failed": Failed(message="Flow run encountered an exception: SpecError: mend\nthe recipe."),
         "cancelled there": Cancelled(message="by hand"),
