@@ -13,8 +13,8 @@ from rich.console import Console
 from storage.errors import CounterpoiseError
 
 from .evaluate import evaluate
-from .skew import skew
-from .train import train
+from .skew_command import skew
+from .train_command import train
 
 app = typer.Typer(
     name="counterpoise",

@@ -43,13 +43,54 @@ def artifact_key(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
+class Shelf:
+    """Where artifacts are put: one that cannot be stored is a line in the log, and after a few none is tried."""
+
+    def __init__(self) -> None:
+        """Nothing has failed yet."""
+        self.failures = 0
+
+    def put(self, make: Callable[..., Any], *args: Any, **given: Any) -> Any:
+        """What a call returns; None if it failed, or if too many failed before."""
+        if self.failures >= _STRIKES:
+            return None
+        try:
+            return make(*args, **given)
+        except Exception as error:
+            self.failures += 1
+            _log.warning(
+                "An artifact could not be stored (%s: %s); the work goes on.", type(error).__name__, error
+            )
+            return None
+
+    def markdown(self, key: str, text: str, about: str) -> None:
+        """Store Markdown."""
+        self.put(lambda: create_markdown_artifact(text, key=key, description=about))
+
+    def table(self, key: str, rows: Callable[[], list[dict[str, Any]]], about: str) -> None:
+        """Store the rows of a table."""
+        self.put(lambda: create_table_artifact(rows(), key=key, description=about))
+
+    def link(self, key: str, path: Path | None, where: str) -> None:
+        """Store the link to a file or folder; `path` is None where it is none of this machine's."""
+        link, name = (where, where) if path is None else (path.resolve().as_uri(), str(path.resolve()))
+        place = "local files" if path else "files of a store"
+        self.put(
+            create_link_artifact,
+            link,
+            link_text=escape(name),
+            key=key,
+            description=f"Browsers do not open {place} from a page: open the file by its name.",
+        )
+
+
 class Board(Listener):
     """The artifacts of one run; entered, it hears the campaign."""
 
     def __init__(self, campaign: Campaign) -> None:
         """Nothing is stored before the work begins."""
         self.campaign = campaign
-        self.failures = 0
+        self.shelf = Shelf()
         self._progress: UUID | None = None
         self._done = 0
         self._told = 0.0
@@ -69,7 +110,7 @@ class Board(Listener):
     def begun(self, campaign: Campaign) -> None:
         """Store the progress of the run."""
         text = f"{campaign.sets} sets in {len(campaign.todo)} shards of {campaign.spec.name}"
-        self._progress = self._store(
+        self._progress = self.shelf.put(
             create_progress_artifact, 0.0, key=self._key("progress"), description=text
         )
 
@@ -82,33 +123,19 @@ class Board(Listener):
 
     def shard(self, record: ShardRecord) -> None:
         """Store the shard's contact sheet and scores, beside its task."""
-        self._store(self._sheet, record)
+        self.shelf.put(self._sheet, record)
         self._tell()
 
     def close(self, outcome: Outcome, results: Sequence[Mapping[str, Any]]) -> None:
         """Store the tables and the link to the report."""
         planned = {index: len(sets) for index, sets in self.campaign.plan.items()}
         dataset = self.campaign.dataset
-        self._table("shards", "Shards made by this run", lambda: shard_rows(results, planned))
-        self._table("concepts", "Yield per concept, whole dataset", lambda: concept_rows(outcome.yields))
-        self._table("cells", "Yield per cell, whole dataset", lambda: cell_rows(dataset))
-        self._link(open_backend(dataset).path(REPORT), outcome.report)
+        table, key = self.shelf.table, self._key
+        table(key("shards"), lambda: shard_rows(results, planned), "Shards made by this run")
+        table(key("concepts"), lambda: concept_rows(outcome.yields), "Yield per concept, whole dataset")
+        table(key("cells"), lambda: cell_rows(dataset), "Yield per cell, whole dataset")
+        self.shelf.link(key("report"), open_backend(dataset).path(REPORT), outcome.report)
         self._tell(at_last=True)
-
-    def _link(self, path: Path | None, where: str) -> None:
-        """Store the link to the report."""
-        link, name = (where, where) if path is None else (path.resolve().as_uri(), str(path.resolve()))
-        place = "local files" if path else "files of a store"
-        self._store(
-            create_link_artifact,
-            link,
-            link_text=escape(name),
-            key=self._key("report"),
-            description=f"Browsers do not open {place} from a page: open the file by its name.",
-        )
-
-    def _table(self, name: str, text: str, rows: Callable[[], list[dict[str, Any]]]) -> None:
-        self._store(lambda: create_table_artifact(rows(), key=self._key(name), description=text))
 
     def _sheet(self, record: ShardRecord) -> None:
         text = shard_markdown(self.campaign.dataset, record)
@@ -128,17 +155,4 @@ class Board(Listener):
                 return
             self._told = now
             share = 100.0 if at_last else 100.0 * self._done / max(1, self.campaign.sets)
-        self._store(update_progress_artifact, self._progress, progress=min(100.0, share))
-
-    def _store(self, make: Callable[..., Any], *args: Any, **given: Any) -> Any:
-        """What a call returns; None if it failed, or if too many failed before."""
-        if self.failures >= _STRIKES:
-            return None
-        try:
-            return make(*args, **given)
-        except Exception as error:
-            self.failures += 1
-            _log.warning(
-                "An artifact could not be stored (%s: %s); the work goes on.", type(error).__name__, error
-            )
-            return None
+        self.shelf.put(update_progress_artifact, self._progress, progress=min(100.0, share))

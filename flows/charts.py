@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 KEPT, REJECTED, LIMIT = "#2b5c8a", "#d98c5f", "#444444"
-_STYLE: Any = {
+STYLE: Any = {
     "svg.hashsalt": "counterpoise",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -28,7 +28,7 @@ _STYLE: Any = {
 
 def histogram(score: str, bins: Sequence[Mapping[str, Any]], limit: float | None) -> str:
     """Images by score, kept and rejected on top of each other, with the limit as a line."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(3.2, 1.9)
         left = [row["low"] for row in bins]
         width = [row["high"] - row["low"] for row in bins] if len(bins) > 1 else [0.03 * max(1, abs(left[0]))]
@@ -45,7 +45,7 @@ def histogram(score: str, bins: Sequence[Mapping[str, Any]], limit: float | None
 
 def distributions(with_p2p: Sequence[float], without: Sequence[float], label: str) -> str:
     """Two sets of values as histograms over the same bins, with their medians."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(6.4, 2.2)
         both = [*with_p2p, *without]
         low, high = min(both), max(both)

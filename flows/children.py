@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,12 +37,25 @@ def child(
         start_new_session=True,
         preexec_fn=end_with_parent,
     )
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield process
+        with _ended_by_sigterm():
+            yield process
     finally:
-        signal.signal(signal.SIGTERM, before)
         _end_group(process)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Inside the block SIGTERM is as Ctrl-C; where somebody else hears it, such as Prefect, it is left to them."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -170,7 +170,7 @@ class Asked:
 
 def _evaluate_pool(model: str, pool: str, folder: Path, how: Asked, console: Console, err: Console) -> None:
     from .skew_view import say, show_table
-    from .train import quiet
+    from .train_command import quiet
 
     with err.status("opening pool and model"):
         quiet()

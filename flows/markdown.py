@@ -32,9 +32,9 @@ def shard_markdown(dataset: str, record: ShardRecord) -> str:
         lines.append(f"![contact sheet]({webp_uri(sheet(dataset, rows[:_MOST_ROWS]), SHEET_LIMIT)})")
     if len(rows) > _MOST_ROWS:
         lines.append(f"The first {_MOST_ROWS} of {len(rows)} kept sets.")
-    lines.append(_table(("score", "least", "median", "most"), noted.scores()))
+    lines.append(markdown_table(("score", "least", "median", "most"), noted.scores()))
     if noted.reasons:
-        lines.append(_table(("rejected for", "candidates"), noted.reasons.most_common()))
+        lines.append(markdown_table(("rejected for", "candidates"), noted.reasons.most_common()))
     return "\n\n".join(lines)
 
 
@@ -66,7 +66,8 @@ class _Notes:
         return [(name, *(f"{value:.3g}" for value in numbers)) for name, *numbers in found]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of Markdown; cells are text, whatever is in them."""
     body = [list(columns), ["---"] * len(columns), *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in body)
 

@@ -45,6 +45,10 @@ class LaunchDoc(Doc):
 
     processes: Count = wanted(_COUNT, 1)
     config: Text | None = wanted("a configuration file of accelerate, or null", None)
+    work_pool: Text | None = wanted("a work pool of Prefect, such as gpu, or null to train here", None)
+    deployment: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")] | None = wanted(
+        "a deployment of Prefect as FLOW/NAME, such as train/gpu, or null", None
+    )
 
 
 class RecipeDoc(Doc):

@@ -59,7 +59,7 @@ def of_the_server(instead: str = "") -> Iterator[None]:
             raise
         reason = str(error) or type(error).__name__
         raise CounterpoiseError(
-            f"Prefect's server does not answer ({reason}): finished shards stay; run the same again, "
+            f"Prefect's server does not answer ({reason}): what is finished stays; run the same again, "
             f"see to PREFECT_API_URL if you set it{instead}"
         ) from error
 

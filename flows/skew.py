@@ -1,194 +1,147 @@
-"""`counterpoise skew`: predictions to a skew table, printed, as JSON and, for a dataset, as a sidecar."""
+"""The flow: from predictions, or a model and a dataset, to a skew table and a sidecar, shown in Prefect's UI."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
-from storage.errors import CounterpoiseError
+from . import skewing
+from .artifacts import Shelf
+from .server import of_the_server, start_apart
+from .skew_artifacts import put_skew
+from .skewing import Request, open_request
 
 if TYPE_CHECKING:
     from debias.instance import Written
-    from debias.predictions import Predictions
     from debias.skew_table import SkewTable
 
-Sidecar = tuple[str, str, int]
+logging.getLogger().addHandler(logging.NullHandler())  # as in generate.py
+_INSTEAD = ", or do without a server by --runner none"
 
 
+@flow(name="skew", flow_run_name="{out}")
 def skew(
-    predictions: Annotated[
-        str,
-        typer.Argument(
-            metavar="PREDICTIONS",
-            help="Parquet or CSV: predicted, a column per axis, and where known key, set_id, concept, options.",
-        ),
-    ],
-    out: Annotated[str, typer.Option("--out", metavar="TABLE.json", help="Where the table goes.")],
-    axis: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--axis",
-            metavar="A",
-            help="An axis, or a joint one such as gender*race; may be given again for more. Default: those of "
-            "--dataset, or else every column that is none of the above.",
-        ),
-    ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="uniform|pool",
-            help="Share wanted of a value: one as large as the others', or its share among what was offered.",
-        ),
-    ] = "uniform",
-    smoothing: Annotated[
-        float, typer.Option(metavar="X", help="Answers added to every value; 0 for none.")
-    ] = 0.5,
-    min_count: Annotated[
-        int, typer.Option(metavar="N", help="Concepts that were given less often are dropped.")
-    ] = 30,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")] = 0,
-    shrink: Annotated[
-        bool, typer.Option("--shrink", help="Draw towards 0 what noise may have made, for the sidecar.")
-    ] = False,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATASET",
-            show_default=False,
-            help="The dataset that was asked about: its axes, values and concepts.",
-        ),
-    ] = None,
-    slug: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            show_default=False,
-            help="The model's name: write the sidecar skew/S-H-N.parquet of --dataset.",
-        ),
-    ] = None,
-    weights_sha256: Annotated[
-        str | None, typer.Option(metavar="H", show_default=False, help="Sidecar: sha256 of the weights.")
-    ] = None,
-    epoch: Annotated[
-        int | None, typer.Option(metavar="N", show_default=False, help="Sidecar: the epoch that it is for.")
-    ] = None,
-    skew_clamp: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            show_default=False,
-            help="Sidecar: weights are exp(-Skew) of a Skew cut off at X. Default: 2.",
-        ),
-    ] = None,
-    faithful: Annotated[
-        bool, typer.Option("--faithful", help="Sidecar: weights without a clamp, as in the paper.")
-    ] = False,
-) -> None:
+    out: str,
+    predictions: str | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    axes: list[str] | None = None,
+    target: str = "uniform",
+    smoothing: float = 0.5,
+    min_count: int = 30,
+    seed: int = 0,
+    shrink: bool = False,
+    slug: str | None = None,
+    weights_sha256: str | None = None,
+    epoch: int | None = None,
+    skew_clamp: float | None = None,
+    faithful: bool = False,
+    batch: int = 8,
+) -> dict[str, Any]:
     """Measure which concepts a model gives to whom.
 
-    Writes a skew table from its predictions, with intervals, the floor of a fair model and a permutation test.
+    Args:
+        out: where the table goes, TABLE.json; a model's predictions go beside it.
+        predictions: Parquet or CSV; or else
+        model: hub id or folder of a model, which is asked about
+        dataset: folder or URI; with predictions, what names axes, values and concepts.
+        split: of the dataset that a model is asked about; None for all.
+        axes: names, joint ones such as gender*race too; None for all.
+        target: uniform or pool.
+        smoothing: answers added to every value.
+        min_count: concepts that were given less often are dropped.
+        seed: of every draw.
+        shrink: draw towards 0 what noise may have made, for the sidecar.
+        slug: the model's name: write the sidecar skew/SLUG-HASH-EPOCH.parquet of `dataset`.
+        weights_sha256: of the sidecar; None for the asked model's.
+        epoch: that the sidecar is for; with `model`, None for 0.
+        skew_clamp: the sidecar's weights are exp(-Skew) of a Skew cut off at it; None for 2.
+        faithful: the sidecar's weights without a clamp, as in the paper.
+        batch: pictures that a model is asked about at once.
     """
-    from .progress import counting
-    from .skew_view import show_table
+    request = open_request(
+        out, predictions, model, dataset, split, axes, target=target, smoothing=smoothing, min_count=min_count,
+        seed=seed, shrink=shrink, slug=slug, weights_sha256=weights_sha256, epoch=epoch, skew_clamp=skew_clamp,
+        faithful=faithful, batch=batch,
+    )  # fmt: skip
+    about = model or Path(str(predictions)).name
+    answered = ask_model(request) if model else request
+    table = measure_skew(answered)
+    written = write_sidecar(answered, table)
+    save_table(answered, table)
+    publish(answered, table, about)
+    return {
+        "table": out,
+        "predictions": answered.predictions,
+        "sidecar": None if written is None else asdict(written),
+        "warnings": list(table.warnings),
+    }
 
-    sidecar = _sidecar(dataset, slug, weights_sha256, epoch)
-    clamp = _clamp(skew_clamp, faithful, sidecar)
-    console, err = Console(), Console(stderr=True)
-    with err.status("reading the predictions"):
-        from debias.skew import DRAWS, PERMUTATIONS, skew_table_from
-        from debias.skew_json import to_json
 
-        given = _read(predictions, axis, dataset)
-    names = axis or list(given.axes)
-    with counting(err, "measuring", DRAWS + PERMUTATIONS * len(set(names))) as advance:
-        table = skew_table_from(
-            given,
-            names,
-            target=target,
-            smoothing=smoothing,
-            min_count=min_count,
-            seed=seed,
-            advance=advance,
+@task(name="ask_model", cache_policy=NO_CACHE)
+def ask_model(request: Request) -> Request:
+    """Ask the model about the dataset; the request with its predictions."""
+    return skewing.ask(request)
+
+
+@task(name="measure_skew", cache_policy=NO_CACHE)
+def measure_skew(request: Request) -> SkewTable:
+    """Predictions to a skew table."""
+    return skewing.measure(request, skewing.read(request))
+
+
+@task(name="write_sidecar", cache_policy=NO_CACHE)
+def write_sidecar(request: Request, table: SkewTable) -> Written | None:
+    """Instance skew, loss weights and copies beside the dataset's shards, where a sidecar is asked for."""
+    return skewing.write(request, table)
+
+
+@task(name="save_table", cache_policy=NO_CACHE)
+def save_table(request: Request, table: SkewTable) -> None:
+    """The table as JSON."""
+    skewing.save(request, table)
+
+
+@task(name="publish", cache_policy=NO_CACHE)
+def publish(request: Request, table: SkewTable, about: str) -> None:
+    """Heatmaps, tables and the link to the JSON as artifacts."""
+    put_skew(Shelf(), Path(request.out).stem, table, request.out, about)
+
+
+def run(request: Request) -> tuple[SkewTable, Written | None]:
+    """Run the flow from the command line, on predictions.
+
+    Raises:
+        CounterpoiseError: the work failed for what the user can mend, or Prefect's server did not start.
+    """
+    from debias.instance import Written
+    from debias.skew_json import from_json
+
+    sidecar = request.sidecar
+    with of_the_server(_INSTEAD):
+        start_apart()
+        facts = skew(
+            request.out,
+            request.predictions,
+            dataset=request.dataset,
+            axes=list(request.axes) if request.axes else None,
+            target=request.target,
+            smoothing=request.smoothing,
+            min_count=request.min_count,
+            seed=request.seed,
+            shrink=request.shrink,
+            slug=sidecar.slug if sidecar else None,
+            weights_sha256=sidecar.weights_sha256 if sidecar else None,
+            epoch=sidecar.epoch if sidecar else None,
+            skew_clamp=request.clamp if sidecar else None,
+            faithful=sidecar is not None and request.clamp is None,
         )
-    written = None
-    if dataset and sidecar:
-        with err.status("writing the sidecar"):
-            written = _write(dataset, table, sidecar, seed, clamp, shrink)
-    _save(out, to_json(table, shrink))
-    show_table(table, console, err)
-    _tell(console, written, out)
-
-
-def _sidecar(
-    dataset: str | None, slug: str | None, weights_sha256: str | None, epoch: int | None
-) -> Sidecar | None:
-    """Slug, hash and epoch, where a sidecar is asked for."""
-    given = {"--slug": slug, "--weights-sha256": weights_sha256, "--epoch": epoch}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return None
-    if not dataset:
-        missing.insert(0, "--dataset")
-    if missing or slug is None or weights_sha256 is None or epoch is None:
-        raise CounterpoiseError(
-            f"{', '.join(missing)}: missing; a sidecar wants --dataset and {', '.join(given)}, a table alone none "
-            "of the last three."
-        )
-    return slug, weights_sha256, epoch
-
-
-def _clamp(skew_clamp: float | None, faithful: bool, sidecar: Sidecar | None) -> float | None:
-    if faithful and skew_clamp is not None:
-        raise CounterpoiseError(f"--skew-clamp {skew_clamp} and --faithful: wanted is one of them.")
-    if (faithful or skew_clamp is not None) and sidecar is None:
-        raise CounterpoiseError(
-            "--skew-clamp and --faithful are for a sidecar: give --dataset, --slug, --weights-sha256 and --epoch."
-        )
-    from debias.instance import CLAMP
-
-    return None if faithful else CLAMP if skew_clamp is None else skew_clamp
-
-
-def _read(path: str, axes: list[str] | None, dataset: str | None) -> Predictions:
-    from debias.instance import dataset_concepts
-    from debias.predictions_file import read_predictions
-    from storage import load_dataset
-
-    if dataset is None:
-        return read_predictions(path, axes)
-    return read_predictions(path, axes, values=load_dataset(dataset).axes, concepts=dataset_concepts(dataset))
-
-
-def _write(
-    dataset: str, table: SkewTable, sidecar: Sidecar, seed: int, clamp: float | None, shrink: bool
-) -> Written:
-    from debias.instance import write_skew
-
-    slug, weights_sha256, epoch = sidecar
-    return write_skew(dataset, table, slug, weights_sha256, epoch, seed=seed, clamp=clamp, shrink=shrink)
-
-
-def _save(out: str, text: str) -> None:
-    from storage.backend import explain
-
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(text, "utf-8")
-    except OSError as error:
-        raise explain(error, out) from error
-
-
-def _tell(console: Console, written: Written | None, out: str) -> None:
-    from .skew_view import say
-
-    say(console, f"table       {out}")
-    if written is None:
-        return
-    say(console, f"sidecar     {written.name}: {written.images} images, {written.copies} copies of them")
-    if written.clamped:
-        say(console, f"            {written.clamped} weights clamped")
-    if written.dropped:
-        say(console, f"            {written.dropped} images with Skew 0, as their concept was dropped")
+    written = facts["sidecar"]
+    table = from_json(Path(request.out).read_bytes(), request.out)
+    return table, None if written is None else Written(**written)

@@ -57,8 +57,8 @@ def _title(table: SkewTable) -> str:
 
 def _extreme(one: Extreme) -> tuple[str, ...]:
     fair = one.floor
-    measured = (_number(one.value), _range(one.low, one.high))
-    return (*measured, _number(fair.mean), _range(fair.low, fair.high), _number(one.null), f"{one.p:.3f}")
+    measured = (number(one.value), interval(one.low, one.high))
+    return (*measured, number(fair.mean), interval(fair.low, fair.high), number(one.null), f"{one.p:.3f}")
 
 
 def _worst(table: SkewTable) -> Table:
@@ -77,18 +77,20 @@ def _worst(table: SkewTable) -> Table:
 
 def _cell(cell: Cell) -> tuple[str, ...]:
     return (
-        str(cell.count), f"{cell.share:.3f}", f"{cell.target:.3f}", _number(cell.skew), _range(cell.low, cell.high),
+        str(cell.count), f"{cell.share:.3f}", f"{cell.target:.3f}", number(cell.skew), interval(cell.low, cell.high),
     )  # fmt: skip
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A Skew with two digits, a p or a Skew near 0 with three."""
     if math.isinf(value):
         return "-inf" if value < 0 else "inf"
     return f"{value:.2f}" if abs(value) >= 0.095 else f"{value:z.3f}"
 
 
-def _range(low: float, high: float) -> str:
-    return f"{_number(low)} to {_number(high)}"
+def interval(low: float, high: float) -> str:
+    """The two ends of a range."""
+    return f"{number(low)} to {number(high)}"
 
 
 def answer_lines(answers: Answers) -> Iterator[str]:
@@ -108,4 +110,4 @@ def answer_lines(answers: Answers) -> Iterator[str]:
         yield f"recall      {mean:.1%} over {len(answers.recall)} concepts; lowest {named}"
     sizes = {axis: one.value for axis, one in answers.skew_size.items() if one.value is not None}
     if sizes:
-        yield f"SkewSize    {', '.join(f'{axis} {_number(value)}' for axis, value in sizes.items())}"
+        yield f"SkewSize    {', '.join(f'{axis} {number(value)}' for axis, value in sizes.items())}"

@@ -15,7 +15,7 @@ from cli_world import Called, one_line
 from storage_world import AXES, CELLS
 from stream_world import make
 
-from flows.skew_view import _number
+from flows.skew_view import number as shown
 from storage.metadata import table as records
 from storage.sidecar import read_sidecar
 
@@ -61,7 +61,7 @@ def test_it_prints_tables_and_writes_json(capsys: pytest.CaptureFixture[str]) ->
     gender = body["axes"]["gender"]
     for words in (
         "Skew, target uniform: 240 answers in 40 sets, 2 concepts used, 0 dropped",
-        f"MaxSkew │  {_number(gender['max_skew'])} │",
+        f"MaxSkew │  {shown(gender['max_skew'])} │",
         "Cells furthest from 0",
         "flips       ",
         "worst cell  ",
@@ -79,7 +79,7 @@ def test_a_narrow_terminal_keeps_names_and_numbers(
     monkeypatch.setenv("COLUMNS", "80")
     found = skew(capsys, "--axis", "gender*race")
     body = json.loads(Path("out/table.json").read_text())["axes"]["gender*race"]
-    assert f"│ gender*race │ MaxSkew │  {_number(body['max_skew'])} │" in found.out
+    assert f"│ gender*race │ MaxSkew │  {shown(body['max_skew'])} │" in found.out
 
 
 def test_every_other_column_is_an_axis(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from s3_server import S3, environment
 from storage_world import files as local_files
 
 from flows import opening
-from flows.artifacts import Board
+from flows.artifacts import Shelf
 from storage import list_shards, load_dataset
 from storage.backend import open_backend
 from storage.verify import verify
@@ -208,15 +208,10 @@ def test_the_link_to_the_report_names_the_object(s3: S3, monkeypatch: pytest.Mon
     def keep(link: str, **given: Any) -> None:
         stored.update(given, link=link)
 
-    class Campaign:
-        spec = type("Spec", (), {"name": "small"})
-        dataset = "s3://data/flows/linked"
-
     monkeypatch.setattr("flows.artifacts.create_link_artifact", keep)
-    board: Any = Board(Campaign())  # type: ignore[arg-type]
-    where = "s3://data/flows/linked/report/report.html"
-    board._link(open_backend(Campaign.dataset).path("report/report.html"), where)
-    assert (board.failures, stored["link"], stored["key"]) == (0, where, "small-report")
+    shelf, where = Shelf(), "s3://data/flows/linked/report/report.html"
+    shelf.link("small-report", open_backend("s3://data/flows/linked").path("report/report.html"), where)
+    assert (shelf.failures, stored["link"], stored["key"]) == (0, where, "small-report")
 
 
 PREFECT = """

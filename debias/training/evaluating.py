@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from ..predicting import write_predictions
 from ..skew_json import from_json, to_json
 from .capability import answered, read_questions
-from .folder import EVALUATIONS
+from .folder import EVALUATIONS, RunFolder
 from .measuring import Evaluation, ask, chosen_sets, evaluated, source_of
 from .recipe import MICRO_BATCH
 from .subject import Subject
@@ -56,14 +56,8 @@ class Evaluator:
         return found
 
     def _pool(self, pool: str, epochs: int, step: int, sha256: str) -> Evaluation:
-        place = f"{EVALUATIONS}/{epochs}/{_slug(pool)}"
-        kept = self.subject.folder.read(f"{place}.json")
-        if kept is not None and kept["weights_sha256"] == sha256:
-            table = self.subject.folder.path / f"{place}-skew.json"
-            read = from_json(table.read_bytes(), str(table)) if kept["note"] is None else None
-            found = Evaluation(pool, kept["accuracy"], read, kept["note"])
-        else:
-            found = self._asked(pool, place, sha256)
+        kept = kept_evaluation(self.subject.folder, pool, epochs)
+        found = kept[1] if kept is not None and kept[0] == sha256 else self._asked(pool, epochs, sha256)
         extremes = {
             axis: {"max": one.max_skew.value, "min": one.min_skew.value}
             for axis, one in (found.table.axes.items() if found.table else ())
@@ -71,22 +65,18 @@ class Evaluator:
         self._log({"pool": pool, "accuracy": found.accuracy, "extremes": extremes}, epochs, step)
         return found
 
-    def _asked(self, pool: str, place: str, sha256: str) -> Evaluation:
-        source = source_of(self.subject.recipe, pool)
-        sets = chosen_sets(source, None, self.subject.recipe.seed)
-        answers = ask(
-            self.subject.model,
-            source,
-            sets,
-            self.subject.share,
-            self.subject.recipe.micro_batch or MICRO_BATCH,
-        )
-        found = evaluated(answers, source, self.subject.recipe)
-        if self.subject.share.rank == 0:
-            (self.subject.folder.path / place).parent.mkdir(parents=True, exist_ok=True)
-            write_predictions(answers, self.subject.folder.path / f"{place}.parquet")
+    def _asked(self, pool: str, epochs: int, sha256: str) -> Evaluation:
+        place, subject = evaluation_place(pool, epochs), self.subject
+        recipe, folder = subject.recipe, subject.folder
+        source = source_of(recipe, pool)
+        sets = chosen_sets(source, None, recipe.seed)
+        answers = ask(subject.model, source, sets, subject.share, recipe.micro_batch or MICRO_BATCH)
+        found = evaluated(answers, source, recipe)
+        if subject.share.rank == 0:
+            (folder.path / place).parent.mkdir(parents=True, exist_ok=True)
+            write_predictions(answers, folder.path / f"{place}.parquet")
             if found.table is not None:
-                self.subject.folder.write_text(f"{place}-skew.json", to_json(found.table))
+                folder.write_text(f"{place}-skew.json", to_json(found.table))
         self._write(
             f"{place}.json", {"weights_sha256": sha256, "accuracy": found.accuracy, "note": found.note}
         )
@@ -104,6 +94,22 @@ class Evaluator:
             self.subject.folder.log(line)
 
 
-def _slug(pool: str) -> str:
+def kept_evaluation(folder: RunFolder, pool: str, epochs: int) -> tuple[str, Evaluation] | None:
+    """What a run kept of a pool after so many epochs, and the sha256 of the weights; None where it did not come to it."""
+    place = evaluation_place(pool, epochs)
+    kept = folder.read(f"{place}.json")
+    if kept is None:
+        return None
+    table = folder.path / f"{place}-skew.json"
+    read = from_json(table.read_bytes(), str(table)) if kept["note"] is None else None
+    return kept["weights_sha256"], Evaluation(pool, kept["accuracy"], read, kept["note"])
+
+
+def evaluation_place(pool: str, epochs: int) -> str:
+    """Where a run keeps a pool's answers, table and accuracy, without the endings of their names."""
+    return f"{EVALUATIONS}/{epochs}/{pool_slug(pool)}"
+
+
+def pool_slug(pool: str) -> str:
     """Name of a pool's files."""
     return pool if pool.isalnum() else hashlib.sha256(pool.encode()).hexdigest()[:12]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -117,8 +117,8 @@ def checked(table: pa.Table, source: Source) -> Predictions:
     )
 
 
-def skew_of(predictions: Predictions, recipe: Recipe) -> SkewTable:
-    """The skew table by the recipe's axes, smoothing and least counts."""
+def skew_of(predictions: Predictions, recipe: Recipe, only: Collection[str] | None = None) -> SkewTable:
+    """The skew table by the recipe's axes, smoothing and least counts; `only` on these concepts, where it is given."""
     return skew_table_from(
         predictions,
         recipe.axes,
@@ -126,6 +126,7 @@ def skew_of(predictions: Predictions, recipe: Recipe) -> SkewTable:
         min_count=recipe.min_count,
         seed=recipe.seed,
         permutations=PERMUTATIONS,
+        only=only,
     )
 
 

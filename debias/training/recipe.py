@@ -60,10 +60,24 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How many processes train, and accelerate's own configuration file, where FSDP or ZeRO is named."""
+    """How and where training runs; all but the number of processes leaves the result alone.
+
+    Attributes:
+        processes: that train together.
+        config: accelerate's own configuration file, where FSDP or ZeRO is named.
+        work_pool: whose workers train, where a flow runs the recipe; None for here.
+        deployment: "flow/name" of the flow on that pool; None for the one there is.
+    """
 
     processes: int = 1
     config: str | None = None
+    work_pool: str | None = None
+    deployment: str | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it names others to train."""
+        return self.work_pool is not None or self.deployment is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,23 @@ def train(recipe: Recipe, out: str, fresh: bool = False, told: Told = lambda don
     return Run(recipe, RunFolder(out), fresh, told).finish()
 
 
+def measure(recipe: Recipe, out: str, fresh: bool = False) -> Outcome:
+    """Measure the base model as the first epoch and the evaluation before training want it, and train nothing.
+
+    What is measured is kept in `out` and the dataset with a hash of the weights; `train` finds it and does not ask again.
+
+    Args:
+        recipe: what is asked for.
+        out: the run's folder.
+        fresh: begin anew, whatever is there.
+
+    Raises:
+        CounterpoiseError: recipe, model, dataset and folder do not go together.
+    """
+    check_recipe(recipe)
+    return Run(recipe, RunFolder(out), fresh, lambda done, known: None).measure()
+
+
 class Run:
     """One start of a run."""
 
@@ -138,6 +155,14 @@ class Run:
             write_card(self.folder, self.recipe, facts, before, after, shortfall)
         PartialState().wait_for_everyone()
         return Outcome(shortfall, steps, before, after, str(self.folder.path / MODEL))
+
+    def measure(self) -> Outcome:
+        """Evaluate, and measure Skew for the first epoch if it did not begin yet."""
+        before = self.evaluator.pools(0, 0)
+        self.evaluator.capability(0, 0)
+        if not self.resumed:
+            self._begin(0)
+        return Outcome("", self.resumed, before)
 
     def _arguments(self) -> TrainingArguments:
         recipe = self.recipe
