@@ -189,7 +189,7 @@ def _ask(model: str, out: Path, options: SuiteOptions, err: Console) -> None:
 
 
 def _backend(model: str, named: str | None) -> tuple[Backend, str]:
-    from .train import quiet
+    from .train_command import quiet
 
     quiet()
     import torch

@@ -189,10 +189,13 @@ def attend(
     for add in (False, True):
         left = [place for place, row in enumerate(own) if row not in followed and (row in following) == add]
         if left:
-            parts = [[part[place] for place in left] for part in (query, key, values)]
-            of = [own[place] for place in left]
             put_plain(
-                *parts, [mixed[row] for row in of], None if mask is None else [mask[row] for row in of], add
+                [query[place] for place in left],
+                [key[place] for place in left],
+                [values[place] for place in left],
+                [mixed[own[place]] for place in left],
+                None if mask is None else [mask[own[place]] for place in left],
+                add,
             )
     return mixed
 

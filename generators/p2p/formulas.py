@@ -118,7 +118,7 @@ def put_plain(
         return
     pixels = queries[0].shape[1]
     size = max(ADDED if add else WRITTEN, pixels // 16)
-    limits = masks or [None] * len(queries)
+    limits: Sequence[Tensor | None] = masks or [None] * len(queries)
     for query, key, value, result, limit in zip(queries, keys, values, results, limits, strict=True):
         for start in range(0, pixels, size):
             rows = slice(start, start + size)
