@@ -18,6 +18,7 @@ from .quarantine import check_bytes, damaged_files, dispose
 from .reading import check_present, decode, pair_up, read_samples
 from .records import Sample, from_row, row_json, rows_to_parquet, to_row
 from .shardfile import SHARDS, ShardRecord, read_shard, shard_manifest, shard_name
+from .stored import put_back, put_checked
 from .tarball import tar_blocks
 
 __all__ = ["EnvironmentDiffers", "ShardIncomplete", "publish_shard", "read_samples", "resume_check"]
@@ -71,12 +72,11 @@ def publish_shard(
         commit = staging.stage(shard_name(index), [body])
         data = {f"{SHARDS}/{names[kind]['name']}": staged for kind, staged in files.items()}
         for name, staged in data.items():
-            staging.put(staged, name)
-            _check_stored(backend, index, name, staged)
+            put_checked(backend, staging, index, staged, name)
         created = staging.create(commit, shard_name(index))
         record = read_shard(backend, index, manifest.dataset_id)
         if created:
-            _keep(backend, staging, data)
+            put_back(backend, staging, index, data)
     if not created:
         _yield_to(backend, record, settings, environment, [one["name"] for one in names.values()])
     return replace(record, already=not created)
@@ -136,25 +136,6 @@ def _read_back(files: Mapping[str, Staged], samples: list[Sample], rows: list[Ro
             if found != from_row(row, axes, sample.image):
                 raise ShardDamaged(f"sample {sample.key!r} reads back differently from what was written.")
             decode(found)
-
-
-def _check_stored(backend: Backend, index: int, name: str, staged: Staged) -> None:
-    """Read a published file back from where readers will read it, unless somebody committed the shard meanwhile."""
-    try:
-        with backend.open(name) as file:
-            check_bytes(file, staged.bytes, staged.sha256, backend.where(name))
-    except ShardDamaged as error:
-        if backend.exists(shard_name(index)):
-            return
-        text = f"{backend.where(name)} reads back otherwise than it was written: see to the store, run again."
-        raise CounterpoiseError(text) from error
-
-
-def _keep(backend: Backend, staging: Staging[Any], data: Mapping[str, Staged]) -> None:
-    """Put back what somebody who cleaned up took for a left-over before the manifest was there."""
-    for name, staged in data.items():
-        if not backend.exists(name):
-            staging.put(staged, name)
 
 
 def _counts(samples: list[Sample]) -> dict[str, int]:
