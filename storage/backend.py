@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from io import BufferedIOBase
 from pathlib import Path
@@ -26,6 +26,7 @@ from .errors import CounterpoiseError
 STAGED_MARK = ".tmp-"
 QUARANTINE = "quarantine"
 S = TypeVar("S")
+Sound = Callable[[BufferedIOBase], bool]
 _steps = itertools.count(1)
 
 
@@ -107,8 +108,17 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Remove a left-over file."""
 
-    def quarantine(self, name: str) -> str:
+    def quarantine(self, name: str, sound: Sound | None = None) -> str | None:
         """Move a file to `quarantine/` inside the dataset, beside what is there already; returns its new name.
+
+        What is moved is the file that was looked at, never one that somebody else gave the same name meanwhile.
+
+        Args:
+            name: of the file.
+            sound: looks at the open file; one that it finds sound stays.
+
+        Returns:
+            The new name; None if a sound or another file has this name by now.
 
         Raises:
             FileMissing: there is no such file.

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from . import backend
-from .backend import QUARANTINE, STAGED_MARK, explain, quarantine_names
+from .backend import QUARANTINE, STAGED_MARK, Sound, explain, quarantine_names
 from .errors import FileMissing, ShardDamaged
+from .moving import move_away
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +117,30 @@ class LocalBackend:
             for folder in path.parents[: len(Path(name).parts) - 1]:
                 folder.rmdir()
 
-    def quarantine(self, name: str) -> str:
-        """Move a file to `quarantine/`, beside what is there already; returns its new name.
+    def quarantine(self, name: str, sound: Sound | None = None) -> str | None:
+        """See `Backend.quarantine`.
 
         Raises:
             FileMissing: there is no such file.
             CounterpoiseError: the folder does not allow it.
         """
+        with self.open(name) as file:
+            if sound is not None and sound(file):
+                return None
+            with self.staging():  # holds off who cleans up
+                target = self._moved_away(file, name)
+        return None if target is None else f"{QUARANTINE}/{target.name}"
+
+    def _moved_away(self, file: BufferedReader, name: str) -> Path | None:
+        _make_folder(self.root / QUARANTINE)
         try:
-            _make_folder(self.root / QUARANTINE)
-            return next(new for new in quarantine_names(name) if _moved(self.root / name, self.root / new))
+            targets = (self.root / new for new in quarantine_names(name))
+            target = move_away(file, self.root / name, targets)
         except FileNotFoundError as error:
             raise FileMissing(f"{self.where(name)} is missing.") from error
-        except OSError as error:
-            raise explain(error, self.where(name)) from error
+        for folder in (self.root / QUARANTINE, (self.root / name).parent):
+            _sync_folder(folder)
+        return target
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
@@ -227,21 +238,6 @@ class LocalStaging:
         _sync_folder((self._root / name).parent)
         backend.fault_point("created_synced")
         return True
-
-
-def _moved(source: Path, target: Path) -> bool:
-    """Rename, but never onto another file; a move that was interrupted half-way is completed."""
-    backend.fault_point("before_quarantine")
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        if not source.samefile(target):
-            return False
-    backend.fault_point("quarantined")
-    source.unlink()
-    _sync_folder(target.parent)
-    _sync_folder(source.parent)
-    return True
 
 
 def _lock(descriptor: int, how: int) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedIOBase
 from typing import Protocol
 
@@ -51,24 +52,38 @@ def damaged_files(backend: Backend, record: DataFiles) -> list[FileRecord]:
 
 
 def dispose(backend: Backend, damaged: list[FileRecord], move: bool = True) -> list[str]:
-    """Move damaged files, if they can be moved; a sentence for each way it went."""
-    lines: list[str] = []
-    for file in damaged:
-        try:
-            new = backend.quarantine(file.path) if move else None
-        except FileMissing:
-            lines.append(f"{file.name} was moved out of the way by somebody else meanwhile: {_AGAIN}")
-            continue
-        except CounterpoiseError:
-            new = None
-        lines.append(_BY_HAND if new is None else f"{file.name} was moved to {backend.where(new)}: {_AGAIN}")
-    return list(dict.fromkeys(lines))
+    """Move damaged files, if they can be moved and are damaged still; a sentence for each way it went."""
+    return list(dict.fromkeys(_disposed(backend, file, move) for file in damaged))
+
+
+def _disposed(backend: Backend, file: FileRecord, move: bool) -> str:
+    try:
+        new = backend.quarantine(file.path, partial(_fits, file)) if move else None
+    except FileMissing:
+        return f"{file.name} was moved out of the way by somebody else meanwhile: {_AGAIN}"
+    except CounterpoiseError:
+        return _BY_HAND
+    if new is None:
+        return (
+            f"{file.name} was made again by somebody else meanwhile: run the same again."
+            if move
+            else _BY_HAND
+        )
+    return f"{file.name} was moved to {backend.where(new)}: {_AGAIN}"
 
 
 def _is_sound(backend: Backend, file: FileRecord) -> bool:
     try:
         with backend.open(file.path) as opened:
-            check_bytes(opened, file.bytes, file.sha256, os.fspath(file.path))
+            return _fits(file, opened)
+    except ShardDamaged:
+        return False
+
+
+def _fits(file: FileRecord, opened: BufferedIOBase) -> bool:
+    """Is an open file what the manifest names?"""
+    try:
+        check_bytes(opened, file.bytes, file.sha256, file.name)
     except ShardDamaged:
         return False
     return True
