@@ -127,7 +127,7 @@ def verify(
         bool, typer.Option("--clean", help="First remove what killed runs left, saved candidates as well.")
     ] = False,
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Move damaged data files to quarantine/ in the dataset.")
+        bool, typer.Option("--quarantine", help="Move damaged files of shards to quarantine/ in the dataset.")
     ] = False,
 ) -> None:
     """Check every byte against the manifests.

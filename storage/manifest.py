@@ -20,9 +20,10 @@ from .document import HEADER, DatasetManifest, ShardEntry, parse, read_document
 from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .header import extended, new_header, require_own_shards, require_same
 from .plan import plan_facts, plan_is_sound, plan_table, publish_plan, stored_plan
+from .quarantine import require_shard
 from .records import iter_rows, to_parquet
-from .shardfile import FileRecord, ShardRecord, read_shard, shard_indices, shard_name
-from .versions import mend_copy, newest, require_version, save_version
+from .shardfile import FileRecord, ShardRecord, shard_indices, shard_name
+from .versions import damaged_document, mend_copy, newest, require_version, save_version
 
 __all__ = [
     "HEADER",
@@ -94,6 +95,8 @@ def load_dataset(dataset: Where, version: int | None = None) -> DatasetManifest:
         body = read_document(backend, name)
     except FileMissing as error:
         raise _missing(backend) from error
+    except ShardDamaged as error:
+        raise damaged_document(backend, name, error) from error
     return parse(body, backend.where(name))
 
 
@@ -147,7 +150,7 @@ def finish_dataset(dataset: Where) -> DatasetManifest:
 
 def _listed(backend: Backend, dataset_id: str) -> dict[str, Any]:
     """The shards that are there, as a header lists them."""
-    records = [read_shard(backend, index, dataset_id) for index in shard_indices(backend)]
+    records = [require_shard(backend, index, dataset_id) for index in shard_indices(backend)]
     entries = [
         {"index": shard.index, "sha256": shard.sha256, "counts": dict(shard.counts)} for shard in records
     ]
@@ -178,7 +181,7 @@ def shards_of(backend: Backend, manifest: DatasetManifest, only_listed: bool = F
         where = backend.where(shard_name(min(listed - present)))
         raise ShardDamaged(f"{where} is missing, though {HEADER} lists it: {_RELIST}.")
     wanted = sorted(listed if only_listed else present)
-    records = [read_shard(backend, index, manifest.dataset_id) for index in wanted]
+    records = [require_shard(backend, index, manifest.dataset_id) for index in wanted]
     for record in records:
         require_listed(backend, manifest, record)
     return records

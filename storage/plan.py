@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from .backend import Backend
 from .canonical import canonical, plain, sha256
-from .errors import CounterpoiseError, ShardDamaged
+from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .records import iter_rows
 from .shardfile import MAX_SHARDS
 
@@ -82,7 +82,13 @@ def plan_bytes(backend: Backend, facts: Mapping[str, Any]) -> bytes:
     Raises:
         ShardDamaged: it is not, or it is missing.
     """
-    content = backend.read(PLAN, MAX_PLAN)
+    try:
+        content = backend.read(PLAN, MAX_PLAN)
+    except FileMissing as error:
+        where = backend.where(PLAN)
+        raise FileMissing(
+            f"{where} is missing: `counterpoise generate` with the same spec restores it."
+        ) from error
     if (len(content), sha256(content)) != (facts["bytes"], facts["sha256"]):
         where = backend.where(PLAN)
         raise ShardDamaged(

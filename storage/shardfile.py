@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,16 @@ def shard_indices(backend: Backend) -> list[int]:
     """Indices of the shard manifests that are there."""
     matches = (SHARD_MANIFEST.fullmatch(name) for name in backend.names(SHARDS))
     return [int(match[1]) for match in matches if match]
+
+
+def shard_counts(rows: Sequence[tuple[str, int, bool]]) -> dict[str, int]:
+    """Counts of a manifest, from set, candidate and whether it was kept of every candidate image."""
+    return {
+        "rows": len(rows),
+        "candidates": len({(set_id, candidate) for set_id, candidate, _ in rows}),
+        "sets": len({set_id for set_id, _, kept in rows if kept}),
+        "images": sum(kept for *_, kept in rows),
+    }
 
 
 def shard_manifest(facts: Mapping[str, Any]) -> bytes:

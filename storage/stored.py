@@ -7,8 +7,8 @@ from typing import Any
 
 from .backend import Backend, Staged, Staging
 from .errors import CounterpoiseError, FileMissing, ShardDamaged
-from .quarantine import check_bytes, dispose
-from .shardfile import read_shard, shard_name
+from .quarantine import check_bytes, dispose, require_shard
+from .shardfile import shard_name
 
 
 def put_checked(backend: Backend, staging: Staging[Any], index: int, staged: Staged, name: str) -> None:
@@ -54,6 +54,6 @@ def _check_stored(backend: Backend, index: int, staged: Staged, name: str) -> No
         text = f"{backend.where(name)} reads back otherwise than it was written: see to the store, run again."
         if not backend.exists(shard_name(index)):
             raise CounterpoiseError(text) from error
-        named = [file for file in read_shard(backend, index).files if file.path == name]
+        named = [file for file in require_shard(backend, index).files if file.path == name]
         if named and not isinstance(error, FileMissing):
             raise CounterpoiseError(" ".join([text, *dispose(backend, named)])) from error

@@ -12,13 +12,13 @@ from .checks import check_samples
 from .errors import CounterpoiseError, ShardDamaged, SideFileBad
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
 from .progress import all_progress, progress_folders, published_progress
-from .quarantine import quarantining
+from .quarantine import quarantining, require_shard
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
 from .shardfile import DATA_FILE, SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
 from .sidecar import read_sidecar, sidecars
 from .verdicts import verdict_tables
-from .versions import version_lines
+from .versions import ever_listed, version_lines
 
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
@@ -30,7 +30,7 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
     Args:
         dataset: a folder or URI.
         decode_images: decode every image as well; without, bytes and records are checked all the same.
-        quarantine: move damaged data files to `quarantine/`; without, nothing is moved.
+        quarantine: move damaged data files and manifests to `quarantine/`; without, nothing is moved.
 
     Raises:
         CounterpoiseError: there is no dataset to verify.
@@ -46,7 +46,7 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
         lines.append(f"{backend.where(HEADER)} is damaged: its root hash is not that of its shards.")
     for index in sorted({*shard_indices(backend), *(entry.index for entry in manifest.shards)}):
         try:
-            record = read_shard(backend, index, manifest.dataset_id)
+            record = require_shard(backend, index, manifest.dataset_id, move=quarantine)
             require_listed(backend, manifest, record)
             with quarantining(backend, record, move=quarantine):
                 _check_shard(backend, manifest, record, planned, decode_images)
@@ -184,9 +184,12 @@ def _orphans(backend: Backend, manifest: DatasetManifest) -> list[str]:
     Where a manifest is damaged or lost, its files are none: they are what the shard can be mended from.
     """
     orphans: list[str] = []
+    matches = [match for match in map(DATA_FILE.fullmatch, backend.names(SHARDS)) if match]
     present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
+    if {int(match[1]) for match in matches} - present - listed:
+        listed |= ever_listed(backend).keys()
     named: dict[int, set[str] | None] = {}
-    for match in filter(None, map(DATA_FILE.fullmatch, backend.names(SHARDS))):
+    for match in matches:
         index = int(match[1])
         if index not in named:
             named[index] = _named(backend, index) if index in present else None if index in listed else set()
