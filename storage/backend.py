@@ -21,12 +21,17 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from .errors import CounterpoiseError
+from .errors import CounterpoiseError, ShardDamaged
 
 STAGED_MARK = ".tmp-"
 QUARANTINE = "quarantine"
 S = TypeVar("S")
 Sound = Callable[[BufferedIOBase], bool]
+_NO_DAMAGE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
 _steps = itertools.count(1)
 
 
@@ -92,11 +97,12 @@ class Backend(Protocol):
         """
 
     def open(self, name: str) -> BufferedIOBase:
-        """A file for reading.
+        """A file for reading; reads of it raise as opening does.
 
         Raises:
             FileMissing: there is no such file.
-            CounterpoiseError: it cannot be read.
+            ShardDamaged: the disk does not give its bytes.
+            CounterpoiseError: it cannot be read for what is no fault of the file.
         """
 
     def read(self, name: str, limit: int) -> bytes:
@@ -196,6 +202,13 @@ def quarantine_names(name: str) -> Iterator[str]:
     """Names that a quarantined file may get, the first that is free counts."""
     plain = f"{QUARANTINE}/{name.rpartition('/')[2]}"
     return itertools.chain([plain], (f"{plain}.{number}" for number in itertools.count(1)))
+
+
+def unreadable(error: OSError, where: str) -> CounterpoiseError:
+    """An error at reading a file as one line: damage of the file, unless it tells of rights, place or process."""
+    if error.errno in _NO_DAMAGE:
+        return explain(error, where)
+    return ShardDamaged(f"{where} is damaged: it cannot be read ({error.strerror or error}).")
 
 
 def explain(error: OSError, where: str) -> CounterpoiseError:

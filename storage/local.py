@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 
 from . import backend
-from .backend import QUARANTINE, STAGED_MARK, Sound, explain, quarantine_names
+from .backend import QUARANTINE, STAGED_MARK, Sound, explain, quarantine_names, unreadable
 from .errors import FileMissing, ShardDamaged
 from .moving import move_away
+from .rawfile import open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,10 @@ class LocalBackend:
 
     def exists(self, name: str) -> bool:
         """Is there a file or folder of this name?"""
-        return (self.root / name).exists()
+        try:
+            return (self.root / name).exists()
+        except OSError as error:
+            raise explain(error, self.where(name)) from error
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names in a folder of the dataset; none if there is no such folder."""
@@ -79,18 +83,13 @@ class LocalBackend:
             return os.fstat(file.fileno()).st_size
 
     def open(self, name: str) -> BufferedReader:
-        """A file for reading.
-
-        Raises:
-            FileMissing: there is no such file.
-            CounterpoiseError: it cannot be read.
-        """
+        """See `Backend.open`."""
         try:
-            return (self.root / name).open("rb")
+            return open_file(self.root / name)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise FileMissing(f"{self.where(name)} is missing.") from error
         except OSError as error:
-            raise explain(error, self.where(name)) from error
+            raise unreadable(error, self.where(name)) from error
 
     def read(self, name: str, limit: int) -> bytes:
         """A whole small file; one above the limit (bytes) is refused as damaged."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from .backend import Backend
 from .canonical import canonical, plain, sha256
-from .errors import CounterpoiseError, FileMissing, ShardDamaged
+from .errors import CounterpoiseError, ShardDamaged
 from .records import iter_rows
 from .shardfile import MAX_SHARDS
 
@@ -84,11 +84,9 @@ def plan_bytes(backend: Backend, facts: Mapping[str, Any]) -> bytes:
     """
     try:
         content = backend.read(PLAN, MAX_PLAN)
-    except FileMissing as error:
-        where = backend.where(PLAN)
-        raise FileMissing(
-            f"{where} is missing: `counterpoise generate` with the same spec restores it."
-        ) from error
+    except ShardDamaged as error:
+        cure = "`counterpoise generate` with the same spec restores it"
+        raise type(error)(f"{str(error).removesuffix('.')}: {cure}.") from error
     if (len(content), sha256(content)) != (facts["bytes"], facts["sha256"]):
         where = backend.where(PLAN)
         raise ShardDamaged(
