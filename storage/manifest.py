@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .backend import Backend, fault_point, open_backend
 from .canonical import recipe_hash, sha256
@@ -131,6 +132,16 @@ def plan_of(backend: Backend, manifest: DatasetManifest) -> pa.Table:
         if body is None or body["plan"]["rows"] <= manifest.plan["rows"]:
             raise
         return stored_plan(backend, manifest.plan, later=body["plan"])
+
+
+def planned_sets(backend: Backend, manifest: DatasetManifest, index: int) -> set[str]:
+    """Sets that the plan gives to a shard.
+
+    Raises:
+        ShardDamaged: plan.parquet is missing or not the one that `dataset.json` names.
+    """
+    table = plan_of(backend, manifest)
+    return set(table.filter(pc.equal(table["shard"], index))["set_id"].to_pylist())
 
 
 def finish_dataset(dataset: Where) -> DatasetManifest:

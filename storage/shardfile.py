@@ -19,6 +19,7 @@ DATA_FILE = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
 _FORMAT = "counterpoise-shard-1"
 _FILE = {"name": str, "bytes": int, "sha256": str}
 AGAIN = "delete that manifest and run `counterpoise generate` again to make the shard anew"
+ANEW = "delete it with its data files and run `counterpoise generate` again to make the shard anew"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 from .backend import Backend, Staged, Staging, open_backend
 from .canonical import first_difference, plain
-from .checks import check_samples
+from .checks import check_samples, sets_problem
 from .errors import CounterpoiseError, DatasetMismatch, ManifestMoved, ShardDamaged
 from .images import image_suffix
-from .manifest import DatasetManifest, Where, load_dataset, newest_dataset
+from .manifest import DatasetManifest, Where, load_dataset, newest_dataset, planned_sets
 from .quarantine import check_bytes, damaged_files, dispose, require_shard
 from .reading import check_present, decode, pair_up, read_samples
 from .rebuilding import rebuilt
@@ -53,15 +53,16 @@ def publish_shard(
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
         ShardDamaged: the shard is there without its data files, and this environment makes others.
-        CounterpoiseError: a sample or set cannot be stored, or the place refuses. Nothing is published then; data
-            files that had their names already stay until the same again takes them, or `verify.clean` removes them.
+        CounterpoiseError: a sample or set cannot be stored, the sets are not those that the plan gives this shard, or
+            the place refuses. Nothing is published then; data files that had their names already stay until the same
+            again takes them, or `verify.clean` removes them.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     if index >= manifest.plan["shards"]:  # an extension that another writer's late copy hides for a moment
         manifest = newest_dataset(dataset) or manifest
     _check_place(manifest, index, axes)
     settings = plain(recipe, "recipe")
-    ordered = check_samples(samples, manifest.axes, settings)
+    ordered = _own_samples(backend, manifest, index, check_samples(samples, manifest.axes, settings))
     if backend.exists(shard_name(index)):
         with suppress(ManifestMoved):
             _require_same_recipe(backend, require_shard(backend, index, manifest.dataset_id), settings)
@@ -90,6 +91,16 @@ def _check_place(manifest: DatasetManifest, index: int, axes: Sequence[str]) -> 
         raise CounterpoiseError(f"shard {index}: the plan has shards 0 to {manifest.plan['shards'] - 1}.")
     if list(axes) != list(manifest.axes):
         raise CounterpoiseError(f"axes {list(axes)}: the dataset has {list(manifest.axes)}, in this order.")
+
+
+def _own_samples(
+    backend: Backend, manifest: DatasetManifest, index: int, ordered: list[Sample]
+) -> list[Sample]:
+    """The samples, if they are of the sets that the plan gives this shard."""
+    problem = sets_problem({one.set_id for one in ordered}, planned_sets(backend, manifest, index))
+    if problem:
+        raise CounterpoiseError(f"shard {index}: {problem}; give its planned sets, each kept or rejected.")
+    return ordered
 
 
 def _stage_data(

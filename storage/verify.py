@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from .backend import STAGED_MARK, Backend, open_backend
-from .checks import check_samples
+from .checks import check_samples, sets_problem
 from .errors import CounterpoiseError, ShardDamaged, SideFileBad
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
 from .progress import all_progress, progress_folders, published_progress
 from .quarantine import quarantining, require_shard
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
-from .shardfile import DATA_FILE, SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .shardfile import (
+    ANEW,
+    DATA_FILE,
+    SHARD_MANIFEST,
+    SHARDS,
+    ShardRecord,
+    read_shard,
+    shard_indices,
+    shard_name,
+)
 from .sidecar import read_sidecar, sidecars
 from .verdicts import verdict_tables
 from .versions import ever_listed, version_lines
@@ -135,13 +144,10 @@ def _check_shard(
     found = {"rows": len(ordered), "images": sum(sample.kept for sample in ordered)}
     if any(record.counts.get(name) != count for name, count in found.items()):
         raise ShardDamaged(f"{where} is damaged: it counts {dict(record.counts)}, its files hold {found}.")
-    foreign = (
-        {sample.set_id for sample in ordered} - planned.get(record.index, set())
-        if planned is not None
-        else set()
-    )
-    if foreign:
-        raise ShardDamaged(f"{where} is refused: the plan has no set {min(foreign)!r} in this shard.")
+    if planned is None:
+        return
+    if problem := sets_problem({sample.set_id for sample in ordered}, planned.get(record.index, set())):
+        raise ShardDamaged(f"{where} is refused: {problem}; {ANEW}.")
 
 
 def _light(samples: Iterable[Sample], decode_images: bool) -> Iterator[Sample]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_world import HEADER, SHARDS, SPEC, files, fill, plan_rows, publish, reseal, shard_samples, start
+from storage_world import HEADER, SHARDS, SPEC, files, fill, plan_rows, publish, reseal, start
 
 from storage import (
     CounterpoiseError,
@@ -251,13 +251,6 @@ def test_a_whole_shard_from_another_dataset_is_found_and_refused(dataset: Path, 
 def test_the_header_of_another_dataset_is_found(dataset: Path, other: Path) -> None:
     with Damaged(dataset / "dataset.json", (other / "dataset.json").read_bytes()):
         assert len([line for line in verify(dataset) if "another dataset" in line]) == SHARDS
-
-
-def test_a_shard_of_foreign_sets_is_found(tmp_path: Path) -> None:
-    start(tmp_path)
-    publish(tmp_path, 0, shard_samples(1))
-    (line,) = verify(tmp_path)
-    assert "the plan has no set 'chef_0001' in this shard" in line
 
 
 def test_a_remade_shard_that_the_list_does_not_know_yet(dataset: Path, tmp_path: Path) -> None:
