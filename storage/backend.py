@@ -136,6 +136,12 @@ class Backend(Protocol):
         A place without locks yields True: there, `recent` has to tell what a writer may be writing.
         """
 
+    def at_work(self) -> AbstractContextManager[None]:
+        """Tell `alone` inside the block that a run is at work, also while it writes nothing.
+
+        A place without locks tells nothing: there, `recent` has to do.
+        """
+
     def turn(self, folder: str) -> AbstractContextManager[None]:
         """Wait until nobody else is in such a block of this folder, so that what is read may be written changed.
 

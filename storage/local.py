@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BufferedReader, BufferedWriter
 from itertools import takewhile
@@ -153,16 +154,24 @@ class LocalBackend:
         finally:
             os.close(descriptor)
 
-    @contextlib.contextmanager
-    def turn(self, folder: str) -> Iterator[None]:
+    def at_work(self) -> AbstractContextManager[None]:
+        """Tell `alone` inside the block that a run is at work, also while it writes nothing."""
+        return self._locked("", fcntl.LOCK_SH)
+
+    def turn(self, folder: str) -> AbstractContextManager[None]:
         """Wait until nobody else is in such a block of this folder, so that what is read may be written changed."""
+        return self._locked(folder, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def _locked(self, folder: str, how: int) -> Iterator[None]:
+        """Hold a lock on a folder, which is made if it must."""
         try:
             _make_folder(self.root / folder)
             descriptor = os.open(self.root / folder, os.O_RDONLY)
         except OSError as error:
             raise explain(error, self.where(folder)) from error
         try:
-            _lock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, how)
             yield
         finally:
             os.close(descriptor)

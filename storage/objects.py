@@ -204,6 +204,10 @@ class ObjectBackend:
         """True: there are no locks here, see `recent`."""
         yield True
 
+    def at_work(self) -> contextlib.nullcontext[None]:
+        """Nothing: there are no locks here."""
+        return contextlib.nullcontext()
+
     def turn(self, folder: str) -> contextlib.nullcontext[None]:
         """Nothing: there are no locks here."""
         return contextlib.nullcontext()

@@ -91,7 +91,7 @@ def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[
     Args:
         dataset: a folder or URI.
         on_kept: hears the name of each left-over that stays, since a writer may be at work on it; only in places
-            without locks, where it is told by its age.
+            without locks, where it is told by its age, or, of saved candidates, by that of the newest.
 
     Raises:
         CounterpoiseError: a writer is at work.
@@ -103,14 +103,20 @@ def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[
             raise CounterpoiseError(
                 f"{backend}: somebody is writing to this dataset; clean it when they have ended."
             )
-        removed = []
+        removed, awaited = [], _awaited(backend)
         for name in [*_left_over(backend, manifest), *all_progress(backend)]:
-            if not backend.recent(name):
+            if name not in awaited and not backend.recent(name):
                 backend.remove(name)
                 removed.append(name)
             elif on_kept:
                 on_kept(name)
     return removed
+
+
+def _awaited(backend: Backend) -> set[str]:
+    """Saved candidates that a run at work may go on with: those of unfinished shards, as long as one is recent."""
+    names = set(all_progress(backend)) - set(published_progress(backend))
+    return names if any(backend.recent(name) for name in sorted(names, reverse=True)) else set()
 
 
 def _planned(backend: Backend, manifest: DatasetManifest, lines: list[str]) -> Mapping[int, set[str]] | None:
