@@ -9,14 +9,14 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import BufferedReader, BufferedWriter
-from itertools import takewhile
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 
 from . import backend
 from .backend import QUARANTINE, STAGED_MARK, Sound, explain, quarantine_names, unreadable
 from .errors import FileMissing, ShardDamaged
+from .folders import link_own, lock, make_folder, open_new, sync_folder
 from .moving import move_away
 from .rawfile import open_file
 
@@ -132,14 +132,14 @@ class LocalBackend:
         return None if target is None else f"{QUARANTINE}/{target.name}"
 
     def _moved_away(self, file: BufferedReader, name: str) -> Path | None:
-        _make_folder(self.root / QUARANTINE)
+        make_folder(self.root / QUARANTINE)
         try:
             targets = (self.root / new for new in quarantine_names(name))
             target = move_away(file, self.root / name, targets)
         except FileNotFoundError as error:
             raise FileMissing(f"{self.where(name)} is missing.") from error
         for folder in (self.root / QUARANTINE, (self.root / name).parent):
-            _sync_folder(folder)
+            sync_folder(folder)
         return target
 
     @contextlib.contextmanager
@@ -150,7 +150,7 @@ class LocalBackend:
             return
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
-            yield _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             os.close(descriptor)
 
@@ -166,12 +166,12 @@ class LocalBackend:
     def _locked(self, folder: str, how: int) -> Iterator[None]:
         """Hold a lock on a folder, which is made if it must."""
         try:
-            _make_folder(self.root / folder)
+            make_folder(self.root / folder)
             descriptor = os.open(self.root / folder, os.O_RDONLY)
         except OSError as error:
             raise explain(error, self.where(folder)) from error
         try:
-            _lock(descriptor, how)
+            lock(descriptor, how)
             yield
         finally:
             os.close(descriptor)
@@ -197,11 +197,11 @@ class LocalStaging:
     def __enter__(self) -> LocalStaging:
         """Make the folder and tell `LocalBackend.alone` that a writer is at work."""
         try:
-            _make_folder(self._root)
+            make_folder(self._root)
             self._descriptor = os.open(self._root, os.O_RDONLY)
         except OSError as error:
             raise explain(error, str(self._root)) from error
-        _lock(self._descriptor, fcntl.LOCK_SH)
+        lock(self._descriptor, fcntl.LOCK_SH)
         return self
 
     def __exit__(
@@ -220,7 +220,7 @@ class LocalStaging:
         path = self._root / f"{name}{STAGED_MARK}{secrets.token_hex(8)}"
         self._paths.append(path)
         kind = name.rsplit(".", 1)[-1]
-        with _open_new(path) as file:
+        with open_new(path) as file:
             size, digest = backend.write_hashed(file, chunks, kind)
             os.fsync(file.fileno())
         backend.fault_point(f"{kind}.synced")
@@ -232,52 +232,17 @@ class LocalStaging:
         backend.fault_point(f"{kind}.before_put")
         os.replace(staged.path, self._root / name)
         backend.fault_point(f"{kind}.put")
-        _sync_folder((self._root / name).parent)
+        sync_folder((self._root / name).parent)
         backend.fault_point(f"{kind}.put_synced")
 
     def create(self, staged: LocalStaged, name: str) -> bool:
         """Give a staged file its final name if nobody has it; False, and nothing done, if somebody has."""
         backend.fault_point("before_create")
         try:
-            os.link(staged.path, self._root / name)
+            link_own(staged.path, self._root / name)
         except FileExistsError:
             return False
         backend.fault_point("created")
-        _sync_folder((self._root / name).parent)
+        sync_folder((self._root / name).parent)
         backend.fault_point("created_synced")
         return True
-
-
-def _lock(descriptor: int, how: int) -> bool:
-    """True if held; file systems without locks count as not held."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError:
-        return False
-    return True
-
-
-def _open_new(path: Path) -> BufferedWriter:
-    """A new file in a folder that is made if it must, again if somebody who found it empty was faster."""
-    for _ in range(100):
-        _make_folder(path.parent)
-        with contextlib.suppress(FileNotFoundError):
-            return path.open("xb")
-    return path.open("xb")
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and see to it that the names of all that were made are on the disk."""
-    made = list(takewhile(lambda one: not one.is_dir(), (folder, *folder.parents)))
-    if made:
-        folder.mkdir(parents=True, exist_ok=True)
-    for one in made:
-        _sync_folder(one.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
