@@ -11,7 +11,18 @@ import pytest
 from cli_world import Called, generate, use
 from flows_world import no_report
 from place_world import Place
-from storage_world import ENVIRONMENT, RECIPE, changed, files, fill, publish, reseal, shard_samples, start
+from storage_world import (
+    ENVIRONMENT,
+    RECIPE,
+    changed,
+    files,
+    fill,
+    flipped,
+    publish,
+    reseal,
+    shard_samples,
+    start,
+)
 
 from storage import (
     CounterpoiseError,
@@ -31,12 +42,6 @@ from storage.verify import clean, verify
 NAME = "shards/00001.json"
 MOVED = "quarantine/00001.json"
 ELSEWHERE = {**ENVIRONMENT, "torch": "2.1"}
-
-
-def flipped(content: bytes) -> bytes:
-    """The content with one bit changed."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 def resumed(dataset: Any, **changes: Any) -> ShardRecord | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from place_world import Place, bucket, folder
 from s3_server import S3
-from storage_world import fill, publish
+from storage_world import fill, flipped, publish
 
 from storage import CounterpoiseError, ShardDamaged, finish_dataset, quarantine, read_samples
 from storage.objects import ObjectBackend
@@ -28,12 +28,6 @@ def name_of(place: Place, kind: str, index: int = 1) -> str:
     return next(
         name for name in place.files() if name.startswith(f"shards/{index:05d}-") and name.endswith(kind)
     )
-
-
-def flipped(content: bytes) -> bytes:
-    """The content with one bit changed."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
