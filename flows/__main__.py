@@ -127,7 +127,7 @@ def verify(
         bool, typer.Option("--clean", help="First remove what killed runs left, saved candidates as well.")
     ] = False,
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Move damaged data files to quarantine/ in the dataset.")
+        bool, typer.Option("--quarantine", help="Move damaged files of shards to quarantine/ in the dataset.")
     ] = False,
 ) -> None:
     """Check every byte against the manifests.
@@ -137,7 +137,8 @@ def verify(
     from storage import verify as checks
 
     if clean:
-        for name in checks.clean(dataset, lambda kept: typer.echo(f"kept {kept}: younger than an hour")):
+        young = "it, or what was saved with it, is younger than an hour"
+        for name in checks.clean(dataset, lambda kept: typer.echo(f"kept {kept}: {young}")):
             typer.echo(f"removed {name}")
     with _err().status("checking every byte"):
         lines = checks.verify(dataset, quarantine=quarantine)

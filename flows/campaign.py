@@ -142,9 +142,10 @@ class Campaign:
 
     def run_here(self) -> None:
         """Make every missing shard in this thread."""
-        self.start()
-        for index in self.todo:
-            self.make_shard(index)
+        with self.active():
+            self.start()
+            for index in self.todo:
+                self.make_shard(index)
 
     def note(self, text: str) -> None:
         """Tell the listeners one line."""
@@ -173,10 +174,14 @@ class Campaign:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Inside the block, and in the contexts copied from it, `active_campaign` is this one."""
+        """Inside the block, and in the contexts copied from it, `active_campaign` is this one.
+
+        Nobody cleans up meanwhile what it saved: in a folder they are told that a run is at work.
+        """
         token = _ACTIVE.set(self)
         try:
-            yield
+            with open_backend(self.dataset).at_work():
+                yield
         finally:
             _ACTIVE.reset(token)
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from storage import load_dataset
 from storage.backend import open_backend
-from storage.shardfile import read_shard, shard_indices
+from storage.quarantine import require_shard
+from storage.shardfile import shard_indices
 
 Wanted = Literal["COMPLETED", "CRASHED"]
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
@@ -80,7 +81,7 @@ def facts(dataset: str) -> Facts:
         ShardDamaged: a manifest is damaged.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
-    records = [read_shard(backend, index, manifest.dataset_id) for index in shard_indices(backend)]
+    records = [require_shard(backend, index, manifest.dataset_id) for index in shard_indices(backend)]
     return Facts({record.index: record.sha256 for record in records}, manifest.plan["shards"])
 
 

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from io import BufferedIOBase
 from pathlib import Path
@@ -21,11 +21,17 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from .errors import CounterpoiseError
+from .errors import CounterpoiseError, ShardDamaged
 
 STAGED_MARK = ".tmp-"
 QUARANTINE = "quarantine"
 S = TypeVar("S")
+Sound = Callable[[BufferedIOBase], bool]
+_NO_DAMAGE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
 _steps = itertools.count(1)
 
 
@@ -91,11 +97,12 @@ class Backend(Protocol):
         """
 
     def open(self, name: str) -> BufferedIOBase:
-        """A file for reading.
+        """A file for reading; reads of it raise as opening does.
 
         Raises:
             FileMissing: there is no such file.
-            CounterpoiseError: it cannot be read.
+            ShardDamaged: the disk does not give its bytes.
+            CounterpoiseError: it cannot be read for what is no fault of the file.
         """
 
     def read(self, name: str, limit: int) -> bytes:
@@ -107,8 +114,17 @@ class Backend(Protocol):
     def remove(self, name: str) -> None:
         """Remove a left-over file."""
 
-    def quarantine(self, name: str) -> str:
+    def quarantine(self, name: str, sound: Sound | None = None) -> str | None:
         """Move a file to `quarantine/` inside the dataset, beside what is there already; returns its new name.
+
+        What is moved is the file that was looked at, never one that somebody else gave the same name meanwhile.
+
+        Args:
+            name: of the file.
+            sound: looks at the open file; one that it finds sound stays.
+
+        Returns:
+            The new name; None if a sound or another file has this name by now.
 
         Raises:
             FileMissing: there is no such file.
@@ -118,6 +134,12 @@ class Backend(Protocol):
         """Hold off writers inside the block; yields False if one is at work (a killed writer is not).
 
         A place without locks yields True: there, `recent` has to tell what a writer may be writing.
+        """
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Tell `alone` inside the block that a run is at work, also while it writes nothing.
+
+        A place without locks tells nothing: there, `recent` has to do.
         """
 
     def turn(self, folder: str) -> AbstractContextManager[None]:
@@ -186,6 +208,13 @@ def quarantine_names(name: str) -> Iterator[str]:
     """Names that a quarantined file may get, the first that is free counts."""
     plain = f"{QUARANTINE}/{name.rpartition('/')[2]}"
     return itertools.chain([plain], (f"{plain}.{number}" for number in itertools.count(1)))
+
+
+def unreadable(error: OSError, where: str) -> CounterpoiseError:
+    """An error at reading a file as one line: damage of the file, unless it tells of rights, place or process."""
+    if error.errno in _NO_DAMAGE:
+        return explain(error, where)
+    return ShardDamaged(f"{where} is damaged: it cannot be read ({error.strerror or error}).")
 
 
 def explain(error: OSError, where: str) -> CounterpoiseError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from .errors import CounterpoiseError
@@ -58,6 +58,15 @@ def check_samples(samples: Iterable[Sample], axes: Axes, recipe: Mapping[str, An
         if problem:
             raise CounterpoiseError(f"set {set_id!r}: {problem}")
     return ordered
+
+
+def sets_problem(found: Set[str], planned: Set[str]) -> str | None:
+    """In what a shard's sets differ from those that the plan gives it, naming one; None if they are the same."""
+    if found - planned:
+        return f"the plan has no set {min(found - planned)!r} in this shard"
+    if planned - found:
+        return f"the plan has set {min(planned - found)!r} in this shard, and there is no candidate of it"
+    return None
 
 
 def nsfw_limit(recipe: Mapping[str, Any]) -> float | None:

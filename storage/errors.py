@@ -3,6 +3,7 @@
 CounterpoiseError            bad input or state that the user can mend; its text is one line for the terminal
   ShardDamaged               a file of a dataset is missing, cut short, changed or foreign
     FileMissing              it is missing
+    ManifestMoved            a shard's manifest was damaged and is out of the way now
   SideFileBad                a file beside the shards (skew, verdicts) is damaged, or no such file
   DatasetMismatch            what is stored was made from other settings; says which field, and both values
 """
@@ -22,6 +23,10 @@ class ShardDamaged(CounterpoiseError):
 
 class FileMissing(ShardDamaged):
     """A file of a dataset is missing."""
+
+
+class ManifestMoved(ShardDamaged):
+    """A shard's manifest was damaged and moved to `quarantine/`: the shard is not there any more."""
 
 
 class SideFileBad(CounterpoiseError):

@@ -7,15 +7,18 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import BufferedReader, BufferedWriter
-from itertools import takewhile
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 
 from . import backend
-from .backend import QUARANTINE, STAGED_MARK, explain, quarantine_names
+from .backend import QUARANTINE, STAGED_MARK, Sound, explain, quarantine_names, unreadable
 from .errors import FileMissing, ShardDamaged
+from .folders import link_own, lock, make_folder, open_new, sync_folder
+from .moving import move_away
+from .rawfile import open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,10 @@ class LocalBackend:
 
     def exists(self, name: str) -> bool:
         """Is there a file or folder of this name?"""
-        return (self.root / name).exists()
+        try:
+            return (self.root / name).exists()
+        except OSError as error:
+            raise explain(error, self.where(name)) from error
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names in a folder of the dataset; none if there is no such folder."""
@@ -78,18 +84,13 @@ class LocalBackend:
             return os.fstat(file.fileno()).st_size
 
     def open(self, name: str) -> BufferedReader:
-        """A file for reading.
-
-        Raises:
-            FileMissing: there is no such file.
-            CounterpoiseError: it cannot be read.
-        """
+        """See `Backend.open`."""
         try:
-            return (self.root / name).open("rb")
+            return open_file(self.root / name)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise FileMissing(f"{self.where(name)} is missing.") from error
         except OSError as error:
-            raise explain(error, self.where(name)) from error
+            raise unreadable(error, self.where(name)) from error
 
     def read(self, name: str, limit: int) -> bytes:
         """A whole small file; one above the limit (bytes) is refused as damaged."""
@@ -116,20 +117,30 @@ class LocalBackend:
             for folder in path.parents[: len(Path(name).parts) - 1]:
                 folder.rmdir()
 
-    def quarantine(self, name: str) -> str:
-        """Move a file to `quarantine/`, beside what is there already; returns its new name.
+    def quarantine(self, name: str, sound: Sound | None = None) -> str | None:
+        """See `Backend.quarantine`.
 
         Raises:
             FileMissing: there is no such file.
             CounterpoiseError: the folder does not allow it.
         """
+        with self.open(name) as file:
+            if sound is not None and sound(file):
+                return None
+            with self.staging():  # holds off who cleans up
+                target = self._moved_away(file, name)
+        return None if target is None else f"{QUARANTINE}/{target.name}"
+
+    def _moved_away(self, file: BufferedReader, name: str) -> Path | None:
+        make_folder(self.root / QUARANTINE)
         try:
-            _make_folder(self.root / QUARANTINE)
-            return next(new for new in quarantine_names(name) if _moved(self.root / name, self.root / new))
+            targets = (self.root / new for new in quarantine_names(name))
+            target = move_away(file, self.root / name, targets)
         except FileNotFoundError as error:
             raise FileMissing(f"{self.where(name)} is missing.") from error
-        except OSError as error:
-            raise explain(error, self.where(name)) from error
+        for folder in (self.root / QUARANTINE, (self.root / name).parent):
+            sync_folder(folder)
+        return target
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
@@ -139,20 +150,28 @@ class LocalBackend:
             return
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
-            yield _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             os.close(descriptor)
 
-    @contextlib.contextmanager
-    def turn(self, folder: str) -> Iterator[None]:
+    def at_work(self) -> AbstractContextManager[None]:
+        """Tell `alone` inside the block that a run is at work, also while it writes nothing."""
+        return self._locked("", fcntl.LOCK_SH)
+
+    def turn(self, folder: str) -> AbstractContextManager[None]:
         """Wait until nobody else is in such a block of this folder, so that what is read may be written changed."""
+        return self._locked(folder, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def _locked(self, folder: str, how: int) -> Iterator[None]:
+        """Hold a lock on a folder, which is made if it must."""
         try:
-            _make_folder(self.root / folder)
+            make_folder(self.root / folder)
             descriptor = os.open(self.root / folder, os.O_RDONLY)
         except OSError as error:
             raise explain(error, self.where(folder)) from error
         try:
-            _lock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, how)
             yield
         finally:
             os.close(descriptor)
@@ -178,11 +197,11 @@ class LocalStaging:
     def __enter__(self) -> LocalStaging:
         """Make the folder and tell `LocalBackend.alone` that a writer is at work."""
         try:
-            _make_folder(self._root)
+            make_folder(self._root)
             self._descriptor = os.open(self._root, os.O_RDONLY)
         except OSError as error:
             raise explain(error, str(self._root)) from error
-        _lock(self._descriptor, fcntl.LOCK_SH)
+        lock(self._descriptor, fcntl.LOCK_SH)
         return self
 
     def __exit__(
@@ -201,7 +220,7 @@ class LocalStaging:
         path = self._root / f"{name}{STAGED_MARK}{secrets.token_hex(8)}"
         self._paths.append(path)
         kind = name.rsplit(".", 1)[-1]
-        with _open_new(path) as file:
+        with open_new(path) as file:
             size, digest = backend.write_hashed(file, chunks, kind)
             os.fsync(file.fileno())
         backend.fault_point(f"{kind}.synced")
@@ -213,67 +232,17 @@ class LocalStaging:
         backend.fault_point(f"{kind}.before_put")
         os.replace(staged.path, self._root / name)
         backend.fault_point(f"{kind}.put")
-        _sync_folder((self._root / name).parent)
+        sync_folder((self._root / name).parent)
         backend.fault_point(f"{kind}.put_synced")
 
     def create(self, staged: LocalStaged, name: str) -> bool:
         """Give a staged file its final name if nobody has it; False, and nothing done, if somebody has."""
         backend.fault_point("before_create")
         try:
-            os.link(staged.path, self._root / name)
+            link_own(staged.path, self._root / name)
         except FileExistsError:
             return False
         backend.fault_point("created")
-        _sync_folder((self._root / name).parent)
+        sync_folder((self._root / name).parent)
         backend.fault_point("created_synced")
         return True
-
-
-def _moved(source: Path, target: Path) -> bool:
-    """Rename, but never onto another file; a move that was interrupted half-way is completed."""
-    backend.fault_point("before_quarantine")
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        if not source.samefile(target):
-            return False
-    backend.fault_point("quarantined")
-    source.unlink()
-    _sync_folder(target.parent)
-    _sync_folder(source.parent)
-    return True
-
-
-def _lock(descriptor: int, how: int) -> bool:
-    """True if held; file systems without locks count as not held."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError:
-        return False
-    return True
-
-
-def _open_new(path: Path) -> BufferedWriter:
-    """A new file in a folder that is made if it must, again if somebody who found it empty was faster."""
-    for _ in range(100):
-        _make_folder(path.parent)
-        with contextlib.suppress(FileNotFoundError):
-            return path.open("xb")
-    return path.open("xb")
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and see to it that the names of all that were made are on the disk."""
-    made = list(takewhile(lambda one: not one.is_dir(), (folder, *folder.parents)))
-    if made:
-        folder.mkdir(parents=True, exist_ok=True)
-    for one in made:
-        _sync_folder(one.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .backend import Backend, fault_point, open_backend
 from .canonical import recipe_hash, sha256
@@ -20,9 +21,10 @@ from .document import HEADER, DatasetManifest, ShardEntry, parse, read_document
 from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .header import extended, new_header, require_own_shards, require_same
 from .plan import plan_facts, plan_is_sound, plan_table, publish_plan, stored_plan
+from .quarantine import require_shard
 from .records import iter_rows, to_parquet
-from .shardfile import FileRecord, ShardRecord, read_shard, shard_indices, shard_name
-from .versions import mend_copy, newest, require_version, save_version
+from .shardfile import FileRecord, ShardRecord, shard_indices, shard_name
+from .versions import damaged_document, mend_copy, newest, require_version, save_version
 
 __all__ = [
     "HEADER",
@@ -94,6 +96,8 @@ def load_dataset(dataset: Where, version: int | None = None) -> DatasetManifest:
         body = read_document(backend, name)
     except FileMissing as error:
         raise _missing(backend) from error
+    except ShardDamaged as error:
+        raise damaged_document(backend, name, error) from error
     return parse(body, backend.where(name))
 
 
@@ -130,6 +134,16 @@ def plan_of(backend: Backend, manifest: DatasetManifest) -> pa.Table:
         return stored_plan(backend, manifest.plan, later=body["plan"])
 
 
+def planned_sets(backend: Backend, manifest: DatasetManifest, index: int) -> set[str]:
+    """Sets that the plan gives to a shard.
+
+    Raises:
+        ShardDamaged: plan.parquet is missing or not the one that `dataset.json` names.
+    """
+    table = plan_of(backend, manifest)
+    return set(table.filter(pc.equal(table["shard"], index))["set_id"].to_pylist())
+
+
 def finish_dataset(dataset: Where) -> DatasetManifest:
     """Bring the list of shards, the counts and the root hash up to date; same shards, no new version."""
     backend = open_backend(dataset)
@@ -147,7 +161,7 @@ def finish_dataset(dataset: Where) -> DatasetManifest:
 
 def _listed(backend: Backend, dataset_id: str) -> dict[str, Any]:
     """The shards that are there, as a header lists them."""
-    records = [read_shard(backend, index, dataset_id) for index in shard_indices(backend)]
+    records = [require_shard(backend, index, dataset_id) for index in shard_indices(backend)]
     entries = [
         {"index": shard.index, "sha256": shard.sha256, "counts": dict(shard.counts)} for shard in records
     ]
@@ -178,7 +192,7 @@ def shards_of(backend: Backend, manifest: DatasetManifest, only_listed: bool = F
         where = backend.where(shard_name(min(listed - present)))
         raise ShardDamaged(f"{where} is missing, though {HEADER} lists it: {_RELIST}.")
     wanted = sorted(listed if only_listed else present)
-    records = [read_shard(backend, index, manifest.dataset_id) for index in wanted]
+    records = [require_shard(backend, index, manifest.dataset_id) for index in wanted]
     for record in records:
         require_listed(backend, manifest, record)
     return records

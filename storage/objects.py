@@ -15,10 +15,10 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from .backend import quarantine_names
+from .backend import Sound, quarantine_names
 from .errors import CounterpoiseError, FileMissing, ShardDamaged
 from .s3 import IN_MEMORY, Store, age, spooled
-from .s3_errors import Absent, TooLarge
+from .s3_errors import Absent, Taken, TooLarge, Unsupported
 from .uploading import ObjectStaging
 
 GRACE = timedelta(hours=1)
@@ -166,22 +166,47 @@ class ObjectBackend:
             else:
                 self.store.call("delete_object", Key=self.key(name))
 
-    def quarantine(self, name: str) -> str:
-        """Move a file to `quarantine/`, beside what is there already; returns its new name.
+    def quarantine(self, name: str, sound: Sound | None = None) -> str | None:
+        """See `Backend.quarantine`; what is looked at is fetched from the store, whatever is remembered.
 
         Raises:
             FileMissing: there is no such file.
         """
-        with self.staging() as staging, self.open(name) as file:
+        try:
+            file, tag = self.store.download(self.key(name))
+        except Absent as error:
+            raise FileMissing(f"{self.where(name)} is missing.") from error
+        with file, self.staging() as staging:
+            if sound is not None and sound(file):
+                return None
+            file.seek(0)
             staged = staging.stage(name, iter(lambda: file.read(2**20), b""))
             new = next(new for new in quarantine_names(name) if staging.add(staged, new))
+        return new if self._remove_same(name, tag) else None
+
+    def _remove_same(self, name: str, tag: str) -> bool:
+        """Remove a file if it has this ETag still; False if it has another. One that is gone counts as removed."""
+        found = self.head(name)
+        if found is not None and found["ETag"] != tag:
+            return False
+        try:
+            self.store.call("delete_object", Key=self.key(name), IfMatch=tag)
+        except Absent:
+            return True
+        except Taken:
+            return False
+        except Unsupported:  # then the look just before has to do
             self.remove(name)
-        return new
+        return True
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
         """True: there are no locks here, see `recent`."""
         yield True
+
+    def at_work(self) -> contextlib.nullcontext[None]:
+        """Nothing: there are no locks here."""
+        return contextlib.nullcontext()
 
     def turn(self, folder: str) -> contextlib.nullcontext[None]:
         """Nothing: there are no locks here."""

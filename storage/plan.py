@@ -82,7 +82,11 @@ def plan_bytes(backend: Backend, facts: Mapping[str, Any]) -> bytes:
     Raises:
         ShardDamaged: it is not, or it is missing.
     """
-    content = backend.read(PLAN, MAX_PLAN)
+    try:
+        content = backend.read(PLAN, MAX_PLAN)
+    except ShardDamaged as error:
+        cure = "`counterpoise generate` with the same spec restores it"
+        raise type(error)(f"{str(error).removesuffix('.')}: {cure}.") from error
     if (len(content), sha256(content)) != (facts["bytes"], facts["sha256"]):
         where = backend.where(PLAN)
         raise ShardDamaged(

@@ -15,9 +15,9 @@ from .errors import CounterpoiseError, ShardDamaged
 from .images import check_image
 from .manifest import Where, load_dataset, require_listed
 from .plan import read_table
-from .quarantine import check_bytes, check_length, quarantining
+from .quarantine import check_bytes, check_length, quarantining, require_shard
 from .records import NAME, SET_ID, Sample, from_row, iter_rows, row_json, sample_key, schema
-from .shardfile import FileRecord, ShardRecord, read_shard, shard_indices, shard_name
+from .shardfile import FileRecord, ShardRecord, shard_indices, shard_name
 from .tarball import tar_members
 
 __all__ = [
@@ -54,7 +54,7 @@ def read_samples(dataset: Where, index: int) -> Iterator[Sample]:
         raise ShardDamaged(
             f"{backend.where(shard_name(index))} is missing: the shard is not finished; generate it."
         )
-    record = read_shard(backend, index, manifest.dataset_id)
+    record = require_shard(backend, index, manifest.dataset_id)
     require_listed(backend, manifest, record)
     with quarantining(backend, record):
         yield from record_samples(backend, record, list(manifest.axes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ DATA_FILE = re.compile(r"([0-9]{5})-([0-9a-f]{12})\.(tar|parquet)")
 _FORMAT = "counterpoise-shard-1"
 _FILE = {"name": str, "bytes": int, "sha256": str}
 AGAIN = "delete that manifest and run `counterpoise generate` again to make the shard anew"
+ANEW = "delete it with its data files and run `counterpoise generate` again to make the shard anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,16 @@ def shard_indices(backend: Backend) -> list[int]:
     """Indices of the shard manifests that are there."""
     matches = (SHARD_MANIFEST.fullmatch(name) for name in backend.names(SHARDS))
     return [int(match[1]) for match in matches if match]
+
+
+def shard_counts(rows: Sequence[tuple[str, int, bool]]) -> dict[str, int]:
+    """Counts of a manifest, from set, candidate and whether it was kept of every candidate image."""
+    return {
+        "rows": len(rows),
+        "candidates": len({(set_id, candidate) for set_id, candidate, _ in rows}),
+        "sets": len({set_id for set_id, _, kept in rows if kept}),
+        "images": sum(kept for *_, kept in rows),
+    }
 
 
 def shard_manifest(facts: Mapping[str, Any]) -> bytes:

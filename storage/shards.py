@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 from .backend import Backend, Staged, Staging, open_backend
 from .canonical import first_difference, plain
-from .checks import check_samples
-from .errors import CounterpoiseError, DatasetMismatch, ShardDamaged
+from .checks import check_samples, sets_problem
+from .errors import CounterpoiseError, DatasetMismatch, ManifestMoved, ShardDamaged
 from .images import image_suffix
-from .manifest import DatasetManifest, Where, load_dataset, newest_dataset
-from .quarantine import check_bytes, damaged_files, dispose
+from .manifest import DatasetManifest, Where, load_dataset, newest_dataset, planned_sets
+from .quarantine import check_bytes, damaged_files, dispose, require_shard
 from .reading import check_present, decode, pair_up, read_samples
+from .rebuilding import rebuilt
 from .records import Sample, from_row, row_json, rows_to_parquet, to_row
-from .shardfile import SHARDS, ShardRecord, read_shard, shard_manifest, shard_name
+from .shardfile import SHARDS, ShardRecord, shard_counts, shard_manifest, shard_name
+from .stored import put_back, put_checked
 from .tarball import tar_blocks
 
 __all__ = ["EnvironmentDiffers", "ShardIncomplete", "publish_shard", "read_samples", "resume_check"]
@@ -31,7 +33,7 @@ class EnvironmentDiffers(UserWarning):
 
 
 class ShardIncomplete(UserWarning):
-    """A finished shard lacks a data file, or had a damaged one, and is made again."""
+    """A finished shard lacks a file, or had a damaged one, and is made again, or its manifest alone is."""
 
 
 def publish_shard(
@@ -51,32 +53,34 @@ def publish_shard(
     Raises:
         DatasetMismatch: the shard is there and was made by another recipe.
         ShardDamaged: the shard is there without its data files, and this environment makes others.
-        CounterpoiseError: a sample or set cannot be stored, or the place refuses. Nothing is published then; data
-            files that had their names already stay until the same again takes them, or `verify.clean` removes them.
+        CounterpoiseError: a sample or set cannot be stored, the sets are not those that the plan gives this shard, or
+            the place refuses. Nothing is published then; data files that had their names already stay until the same
+            again takes them, or `verify.clean` removes them.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
     if index >= manifest.plan["shards"]:  # an extension that another writer's late copy hides for a moment
         manifest = newest_dataset(dataset) or manifest
     _check_place(manifest, index, axes)
     settings = plain(recipe, "recipe")
-    ordered = check_samples(samples, manifest.axes, settings)
+    ordered = _own_samples(backend, manifest, index, check_samples(samples, manifest.axes, settings))
     if backend.exists(shard_name(index)):
-        _require_same_recipe(backend, read_shard(backend, index, manifest.dataset_id), settings)
+        with suppress(ManifestMoved):
+            _require_same_recipe(backend, require_shard(backend, index, manifest.dataset_id), settings)
     with backend.staging() as staging:
         files = _stage_data(staging, index, ordered, list(manifest.axes))
-        facts = {"index": index, "dataset_id": manifest.dataset_id, "counts": _counts(ordered)}
+        counts = shard_counts([(one.set_id, one.candidate, one.kept) for one in ordered])
+        facts = {"index": index, "dataset_id": manifest.dataset_id, "counts": counts}
         names = {kind: _file_facts(index, kind, staged) for kind, staged in files.items()}
         facts |= {"recipe": settings, "environment": dict(environment)}
         body = shard_manifest({**facts, "tar": None, **names})
         commit = staging.stage(shard_name(index), [body])
         data = {f"{SHARDS}/{names[kind]['name']}": staged for kind, staged in files.items()}
         for name, staged in data.items():
-            staging.put(staged, name)
-            _check_stored(backend, index, name, staged)
+            put_checked(backend, staging, index, staged, name)
         created = staging.create(commit, shard_name(index))
-        record = read_shard(backend, index, manifest.dataset_id)
+        record = require_shard(backend, index, manifest.dataset_id)
         if created:
-            _keep(backend, staging, data)
+            put_back(backend, staging, index, data)
     if not created:
         _yield_to(backend, record, settings, environment, [one["name"] for one in names.values()])
     return replace(record, already=not created)
@@ -87,6 +91,16 @@ def _check_place(manifest: DatasetManifest, index: int, axes: Sequence[str]) -> 
         raise CounterpoiseError(f"shard {index}: the plan has shards 0 to {manifest.plan['shards'] - 1}.")
     if list(axes) != list(manifest.axes):
         raise CounterpoiseError(f"axes {list(axes)}: the dataset has {list(manifest.axes)}, in this order.")
+
+
+def _own_samples(
+    backend: Backend, manifest: DatasetManifest, index: int, ordered: list[Sample]
+) -> list[Sample]:
+    """The samples, if they are of the sets that the plan gives this shard."""
+    problem = sets_problem({one.set_id for one in ordered}, planned_sets(backend, manifest, index))
+    if problem:
+        raise CounterpoiseError(f"shard {index}: {problem}; give its planned sets, each kept or rejected.")
+    return ordered
 
 
 def _stage_data(
@@ -136,34 +150,6 @@ def _read_back(files: Mapping[str, Staged], samples: list[Sample], rows: list[Ro
             if found != from_row(row, axes, sample.image):
                 raise ShardDamaged(f"sample {sample.key!r} reads back differently from what was written.")
             decode(found)
-
-
-def _check_stored(backend: Backend, index: int, name: str, staged: Staged) -> None:
-    """Read a published file back from where readers will read it, unless somebody committed the shard meanwhile."""
-    try:
-        with backend.open(name) as file:
-            check_bytes(file, staged.bytes, staged.sha256, backend.where(name))
-    except ShardDamaged as error:
-        if backend.exists(shard_name(index)):
-            return
-        text = f"{backend.where(name)} reads back otherwise than it was written: see to the store, run again."
-        raise CounterpoiseError(text) from error
-
-
-def _keep(backend: Backend, staging: Staging[Any], data: Mapping[str, Staged]) -> None:
-    """Put back what somebody who cleaned up took for a left-over before the manifest was there."""
-    for name, staged in data.items():
-        if not backend.exists(name):
-            staging.put(staged, name)
-
-
-def _counts(samples: list[Sample]) -> dict[str, int]:
-    return {
-        "rows": len(samples),
-        "candidates": len({(sample.set_id, sample.candidate) for sample in samples}),
-        "sets": len({sample.set_id for sample in samples if sample.kept}),
-        "images": sum(sample.kept for sample in samples),
-    }
 
 
 def _file_facts(index: int, kind: str, staged: Staged) -> dict[str, Any]:
@@ -216,6 +202,33 @@ def environment_difference(
     return DatasetMismatch(backend.where(shard_name(record.index)), *found, _ELSEWHERE) if found else None
 
 
+def _present(
+    backend: Backend,
+    manifest: DatasetManifest,
+    index: int,
+    recipe: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> ShardRecord | None:
+    """The manifest of a finished shard, if need be made again; None where there is none and none can be made."""
+    damage = None
+    if backend.exists(shard_name(index)):
+        try:
+            return require_shard(backend, index, manifest.dataset_id)
+        except ManifestMoved as error:
+            damage = error
+    record = rebuilt(backend, manifest, index, recipe, environment)
+    where = backend.where(shard_name(index))
+    text = f"{where} was lost and is made again from the shard's data files, to the byte."
+    if damage:
+        told = (
+            f"Shard {index} is made again." if record is None else "Its data files gave it back, to the byte."
+        )
+        text = f"{damage} {told}"
+    if damage or record:
+        warnings.warn(ShardIncomplete(text), stacklevel=3)
+    return record
+
+
 def resume_check(
     dataset: Where,
     index: int,
@@ -226,16 +239,17 @@ def resume_check(
     """The finished shard, or None if it has still to be made.
 
     Another environment is a warning (`EnvironmentDiffers`). The data files are looked for, not read: where one is
-    missing, or of another length and thus quarantined, the shard has to be made again (`ShardIncomplete`).
+    missing, or of another length and thus quarantined, the shard has to be made again (`ShardIncomplete`). Where the
+    manifest is lost, or damaged and thus quarantined, it is made again from the data files if they are sound.
 
     Raises:
         DatasetMismatch: it was made by another recipe or, if `strict`, in another environment.
-        ShardDamaged: its manifest is damaged.
+        ShardDamaged: its manifest is another shard's or dataset's, or is damaged and cannot be moved.
     """
     backend, manifest = open_backend(dataset), load_dataset(dataset)
-    if not backend.exists(shard_name(index)):
+    record = _present(backend, manifest, index, recipe, environment)
+    if record is None:
         return None
-    record = read_shard(backend, index, manifest.dataset_id)
     _require_same_recipe(backend, record, plain(recipe, "recipe"))
     mismatch = environment_difference(backend, record, environment)
     if mismatch and strict:

@@ -8,17 +8,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from .backend import STAGED_MARK, Backend, open_backend
-from .checks import check_samples
+from .checks import check_samples, sets_problem
 from .errors import CounterpoiseError, ShardDamaged, SideFileBad
 from .manifest import HEADER, DatasetManifest, Where, load_dataset, plan_of, require_listed, root_hash
 from .progress import all_progress, progress_folders, published_progress
-from .quarantine import quarantining
+from .quarantine import quarantining, require_shard
 from .reading import check_present, decode, record_samples
 from .records import Sample, iter_rows
-from .shardfile import DATA_FILE, SHARD_MANIFEST, SHARDS, ShardRecord, read_shard, shard_indices, shard_name
+from .shardfile import (
+    ANEW,
+    DATA_FILE,
+    SHARD_MANIFEST,
+    SHARDS,
+    ShardRecord,
+    read_shard,
+    shard_indices,
+    shard_name,
+)
 from .sidecar import read_sidecar, sidecars
 from .verdicts import verdict_tables
-from .versions import version_lines
+from .versions import ever_listed, version_lines
 
 _STAGED = re.compile(rf"[^/]+{re.escape(STAGED_MARK)}[0-9a-f]{{16}}")
 _CLEAN = "left over from a run that ended early: `counterpoise verify --clean` removes it"
@@ -30,7 +39,7 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
     Args:
         dataset: a folder or URI.
         decode_images: decode every image as well; without, bytes and records are checked all the same.
-        quarantine: move damaged data files to `quarantine/`; without, nothing is moved.
+        quarantine: move damaged data files and manifests to `quarantine/`; without, nothing is moved.
 
     Raises:
         CounterpoiseError: there is no dataset to verify.
@@ -46,7 +55,7 @@ def verify(dataset: Where, decode_images: bool = True, quarantine: bool = False)
         lines.append(f"{backend.where(HEADER)} is damaged: its root hash is not that of its shards.")
     for index in sorted({*shard_indices(backend), *(entry.index for entry in manifest.shards)}):
         try:
-            record = read_shard(backend, index, manifest.dataset_id)
+            record = require_shard(backend, index, manifest.dataset_id, move=quarantine)
             require_listed(backend, manifest, record)
             with quarantining(backend, record, move=quarantine):
                 _check_shard(backend, manifest, record, planned, decode_images)
@@ -82,7 +91,7 @@ def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[
     Args:
         dataset: a folder or URI.
         on_kept: hears the name of each left-over that stays, since a writer may be at work on it; only in places
-            without locks, where it is told by its age.
+            without locks, where it is told by its age, or, of saved candidates, by that of the newest.
 
     Raises:
         CounterpoiseError: a writer is at work.
@@ -94,14 +103,20 @@ def clean(dataset: Where, on_kept: Callable[[str], None] | None = None) -> list[
             raise CounterpoiseError(
                 f"{backend}: somebody is writing to this dataset; clean it when they have ended."
             )
-        removed = []
+        removed, awaited = [], _awaited(backend)
         for name in [*_left_over(backend, manifest), *all_progress(backend)]:
-            if not backend.recent(name):
+            if name not in awaited and not backend.recent(name):
                 backend.remove(name)
                 removed.append(name)
             elif on_kept:
                 on_kept(name)
     return removed
+
+
+def _awaited(backend: Backend) -> set[str]:
+    """Saved candidates that a run at work may go on with: those of unfinished shards, as long as one is recent."""
+    names = set(all_progress(backend)) - set(published_progress(backend))
+    return names if any(backend.recent(name) for name in sorted(names, reverse=True)) else set()
 
 
 def _planned(backend: Backend, manifest: DatasetManifest, lines: list[str]) -> Mapping[int, set[str]] | None:
@@ -135,13 +150,10 @@ def _check_shard(
     found = {"rows": len(ordered), "images": sum(sample.kept for sample in ordered)}
     if any(record.counts.get(name) != count for name, count in found.items()):
         raise ShardDamaged(f"{where} is damaged: it counts {dict(record.counts)}, its files hold {found}.")
-    foreign = (
-        {sample.set_id for sample in ordered} - planned.get(record.index, set())
-        if planned is not None
-        else set()
-    )
-    if foreign:
-        raise ShardDamaged(f"{where} is refused: the plan has no set {min(foreign)!r} in this shard.")
+    if planned is None:
+        return
+    if problem := sets_problem({sample.set_id for sample in ordered}, planned.get(record.index, set())):
+        raise ShardDamaged(f"{where} is refused: {problem}; {ANEW}.")
 
 
 def _light(samples: Iterable[Sample], decode_images: bool) -> Iterator[Sample]:
@@ -184,9 +196,12 @@ def _orphans(backend: Backend, manifest: DatasetManifest) -> list[str]:
     Where a manifest is damaged or lost, its files are none: they are what the shard can be mended from.
     """
     orphans: list[str] = []
+    matches = [match for match in map(DATA_FILE.fullmatch, backend.names(SHARDS)) if match]
     present, listed = set(shard_indices(backend)), {entry.index for entry in manifest.shards}
+    if {int(match[1]) for match in matches} - present - listed:
+        listed |= ever_listed(backend).keys()
     named: dict[int, set[str] | None] = {}
-    for match in filter(None, map(DATA_FILE.fullmatch, backend.names(SHARDS))):
+    for match in matches:
         index = int(match[1])
         if index not in named:
             named[index] = _named(backend, index) if index in present else None if index in listed else set()

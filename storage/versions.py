@@ -7,7 +7,9 @@ its copy, for readers to open without a listing, and can always be made from it 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .backend import Backend
@@ -55,14 +57,14 @@ def newest(backend: Backend) -> dict[str, Any] | None:
     if backend.exists(HEADER):
         try:
             copy = read_document(backend, HEADER)
-        except ShardDamaged:
+        except ShardDamaged as error:
             if not numbers:
-                raise
+                raise damaged_document(backend, HEADER, error) from error
     try:
         return read_document(backend, version_name(numbers[-1])) if numbers else copy
-    except ShardDamaged:
+    except ShardDamaged as error:
         if copy is None:
-            raise
+            raise damaged_document(backend, version_name(numbers[-1]), error) from error
         return copy
 
 
@@ -92,6 +94,25 @@ def mend_copy(backend: Backend) -> None:
             staging.put(staging.stage(HEADER, [content]), HEADER)
 
 
+def ever_listed(backend: Backend) -> dict[int, set[str]]:
+    """Hashes of every shard's manifests that any version listed, by the shard's index; damaged versions tell nothing."""
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for number in version_numbers(backend):
+        with suppress(CounterpoiseError):
+            for entry in read_document(backend, version_name(number))["shards"]:
+                found[entry["index"]].add(entry["sha256"])
+    return found
+
+
+def damaged_document(backend: Backend, name: str, error: ShardDamaged) -> ShardDamaged:
+    """The error of a damaged `dataset.json` or version, with what is to be done."""
+    if name == HEADER and version_numbers(backend):
+        return ShardDamaged(f"{error} {_MEND}.")
+    if name == HEADER:
+        return ShardDamaged(f"{error} There is no version to mend it from: delete it, then {_MEND}.")
+    return ShardDamaged(f"{error} Nothing but this version is lost: delete it; {_MEND}.")
+
+
 def version_lines(backend: Backend) -> list[str]:
     """One line per version that is missing, damaged or foreign, and one if `dataset.json` is not the newest."""
     numbers = version_numbers(backend)
@@ -102,8 +123,10 @@ def version_lines(backend: Backend) -> list[str]:
     for number in numbers:
         try:
             read_document(backend, version_name(number))
+        except ShardDamaged as error:
+            lines.append(str(damaged_document(backend, version_name(number), error)))
         except CounterpoiseError as error:
-            lines.append(f"{error} Nothing but this version is lost: delete it; {_MEND}.")
+            lines.append(str(error))
     foreign = [name for name in backend.names(VERSIONS) if not _NAME.fullmatch(name) and ".tmp-" not in name]
     lines += [f"{backend.where(VERSIONS)}/{name} is foreign: it is no version." for name in foreign]
     if not numbers:

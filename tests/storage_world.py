@@ -150,3 +150,9 @@ def files(dataset: Path) -> dict[str, bytes]:
 def changed(samples: Sequence[Sample], place: int, **changes: Any) -> list[Sample]:
     """Samples with one of them changed."""
     return [replace(sample, **changes) if i == place else sample for i, sample in enumerate(samples)]
+
+
+def flipped(content: bytes) -> bytes:
+    """The content with one bit changed."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

@@ -27,6 +27,8 @@ from storage.verify import verify
 HERE = Path(__file__).parent
 Run = Callable[..., Called]
 
+YOUNG = "it, or what was saved with it, is younger than an hour"
+
 
 @pytest.fixture
 def run(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
@@ -72,7 +74,7 @@ def test_verify_finds_damage_and_cleans(run: Run, s3: S3, whole: Path, tmp_path:
     orphan = "shards/00001-0123456789ab.tar"
     client.put_object(Bucket=s3.bucket, Key=f"flows/damaged/{orphan}", Body=b"x")
     young = run("verify", data, "--clean")
-    assert (young.status, young.out) == (0, f"kept {orphan}: younger than an hour\n{data} is sound.\n")
+    assert (young.status, young.out) == (0, f"kept {orphan}: {YOUNG}\n{data} is sound.\n")
     s3.rules({"method": "HEAD", "path": orphan, "later": 4000, "times": 9})
     assert run("verify", data).status == 1
     old = run("verify", data, "--clean")

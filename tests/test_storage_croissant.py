@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from storage_world import AXES, HEADER, files, fill, plan_rows, publish, shard_samples, start
+from storage_world import AXES, HEADER, candidate, files, fill, plan_rows, publish, shard_samples, start
 
 from storage import create_dataset, finish_dataset, list_shards, load_dataset
 from storage.canonical import sha256
@@ -121,10 +121,10 @@ def test_a_dataset_without_shards_or_images_is_valid_too(
     opened = by_mlcroissant(described(tmp_path / "empty"), tmp_path / "a", monkeypatch)
     assert list(opened.metadata.ctx.issues.errors) == [] and opened.metadata.record_sets == []
     start(tmp_path / "rejected")
-    publish(tmp_path / "rejected", 0, [s for s in shard_samples(0) if not s.kept])
+    publish(tmp_path / "rejected", 0, [s for row in plan_rows()[:2] for s in candidate(row, 0, False)])
     opened = by_mlcroissant(described(tmp_path / "rejected"), tmp_path / "b", monkeypatch)
     assert [one.name for one in opened.metadata.record_sets] == ["records"]
-    assert len(list(opened.records("records"))) == 6
+    assert len(list(opened.records("records"))) == 12
 
 
 def test_text_of_others_cannot_break_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

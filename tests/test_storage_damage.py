@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_world import HEADER, SHARDS, SPEC, files, fill, plan_rows, publish, reseal, shard_samples, start
+from storage_world import HEADER, SHARDS, SPEC, files, fill, plan_rows, publish, reseal, start
 
 from storage import (
     CounterpoiseError,
@@ -23,6 +23,8 @@ from storage.manifest import read_plan
 from storage.metadata import table
 from storage.query import open_records
 from storage.verify import clean, verify
+
+AGAIN = "`counterpoise generate` with the dataset's spec makes it again."
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +153,11 @@ def test_a_flipped_bit_before_finishing_is_found(tmp_path: Path) -> None:
     for _ in range(100):
         flipped = bytearray(content)
         flipped[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        with Damaged(path, bytes(flipped)):
-            assert len(verify(tmp_path)) == 1
-            with pytest.raises(ShardDamaged):
-                list_shards(tmp_path)
-            with pytest.raises(ShardDamaged):
-                finish_dataset(tmp_path)
+        for call in (list_shards, finish_dataset):
+            with Damaged(path, bytes(flipped)):
+                assert len(verify(tmp_path)) == 1
+                with pytest.raises(ShardDamaged):
+                    call(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "json"])
@@ -177,7 +178,7 @@ def test_swapped_shards_are_found_and_refused(dataset: Path, kind: str) -> None:
 def test_a_missing_data_file_is_found_and_refused(dataset: Path, kind: str) -> None:
     path = next(dataset.glob(f"shards/00002*.{kind}"))
     with Damaged(path, None):
-        assert verify(dataset) == [f"{path} is missing."]
+        assert verify(dataset) == [f"{path} is missing: {AGAIN}"]
         _readers_refuse(dataset, f"shards/{path.name}")
         assert clean(dataset) == []
 
@@ -185,7 +186,7 @@ def test_a_missing_data_file_is_found_and_refused(dataset: Path, kind: str) -> N
 def test_a_missing_manifest_is_found_and_its_files_are_not_cleaned_away(dataset: Path) -> None:
     path = dataset / "shards/00002.json"
     with Damaged(path, None):
-        assert verify(dataset) == [f"{path} is missing."]
+        assert verify(dataset) == [f"{path} is missing: {AGAIN}"]
         with pytest.raises(ShardDamaged, match=r"00002\.json is missing, though dataset\.json lists it"):
             list_shards(dataset)
         assert clean(dataset) == []
@@ -250,13 +251,6 @@ def test_a_whole_shard_from_another_dataset_is_found_and_refused(dataset: Path, 
 def test_the_header_of_another_dataset_is_found(dataset: Path, other: Path) -> None:
     with Damaged(dataset / "dataset.json", (other / "dataset.json").read_bytes()):
         assert len([line for line in verify(dataset) if "another dataset" in line]) == SHARDS
-
-
-def test_a_shard_of_foreign_sets_is_found(tmp_path: Path) -> None:
-    start(tmp_path)
-    publish(tmp_path, 0, shard_samples(1))
-    (line,) = verify(tmp_path)
-    assert "the plan has no set 'chef_0001' in this shard" in line
 
 
 def test_a_remade_shard_that_the_list_does_not_know_yet(dataset: Path, tmp_path: Path) -> None:

@@ -256,9 +256,9 @@ def test_half_written_ones_are_cleaned(data: Path) -> None:
 def test_a_writer_is_not_hindered_by_one_who_removes_the_empty_folder(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import storage.local
+    import storage.folders
 
-    real, removed = storage.local._make_folder, []
+    real, removed = storage.folders.make_folder, []
 
     def then_remove(folder: Path) -> None:
         real(folder)
@@ -266,7 +266,7 @@ def test_a_writer_is_not_hindered_by_one_who_removes_the_empty_folder(
             folder.rmdir()
             removed.append(folder)
 
-    monkeypatch.setattr(storage.local, "_make_folder", then_remove)
+    monkeypatch.setattr(storage.folders, "make_folder", then_remove)
     saved(data).save(REJECTED, 61.0)
     assert len(removed) == 3 and saved(data).load("chef_0000", 0) is not None
 

@@ -240,6 +240,19 @@ def test_a_refusing_disk(
     assert verify(dataset) == []
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_named(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Linux answers EPERM on FAT and exFAT; of any other call it means that rights are missing."""
+    for name, wanted in (("link", "no hard links"), ("replace", "change its permissions")):
+        with monkeypatch.context() as patch:
+            _count_calls(0, number if name == "link" else errno.EPERM, patch, name)
+            with pytest.raises(CounterpoiseError, match=wanted) as caught:
+                publish(dataset, 0)
+        assert "\n" not in str(caught.value) and not (dataset / "shards/00000.json").exists()
+
+
 def test_every_file_is_on_disk_before_its_name_is(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut loses what was not synced: content first, then its name, the manifest last."""
     synced: set[int] = set()

@@ -316,7 +316,8 @@ def test_a_shard_of_an_extension_is_published_while_a_late_copy_hides_it(tmp_pat
     old = (tmp_path / "dataset.json").read_bytes()
     create_dataset(tmp_path, BIG, more_rows(), extend=True)
     (tmp_path / "dataset.json").write_bytes(old)
-    assert publish(tmp_path, 3, candidate(more_rows()[6], 0, True)).index == 3
+    made = [one for row in more_rows()[6:8] for one in candidate(row, 0, True)]
+    assert publish(tmp_path, 3, made).index == 3
     with pytest.raises(CounterpoiseError, match="the plan has shards 0 to 4"):
         publish(tmp_path, 5, candidate(more_rows()[6], 0, True))
     finish_dataset(tmp_path)
