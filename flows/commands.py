@@ -205,8 +205,8 @@ def refilter(dataset: str, given: Mapping[str, str], write: bool, console: Conso
     if write:
         from .closing import describe_dataset
 
+        _say(console, "Judged are the sets that are there: write it again when more were made.")
         _say(console, write_verdicts(dataset, found))
-        _say(console, "It judges the sets that are there: write it again when more were made.")
         for line in describe_dataset(dataset):  # the card names the files in verdicts/
             _say(console, f"Warning: {line}")
 
