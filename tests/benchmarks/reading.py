@@ -147,6 +147,8 @@ def memory(one: Path, hundred: Path) -> dict[int, tuple[int, int]]:
 def missed(rows: list[Row], peaks: Mapping[int, tuple[int, int]]) -> list[str]:
     """Return the bars that are missed, each with its figure."""
     failed = []
+    if not any(name in reading_rivals.RIVALS for row in rows for name in row.times):
+        failed.append("no rival could be measured")
     for row in rows:
         what = f"{row.processes} processes, {row.which} pass: ours / "
         found = row.against("webdataset")[0]
