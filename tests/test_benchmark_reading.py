@@ -75,4 +75,6 @@ def test_rivals_that_cannot_be_had_are_skipped_with_the_reason(
     row = reading.Row(1, "first", {"ours": [1.0], "ours, columns": [1.0], "webdataset": [1.0]})
     table = reading.table([row], missing)
     assert "litdata is skipped: ERROR: No matching distribution" in str(table.caption)
-    assert reading.missed([row], {}) == ["no rival could be measured"], "a bar that was not measured is not met"
+    assert reading.missed([row], {}) == ["no rival could be measured"], (
+        "a bar that was not measured is not met"
+    )

@@ -53,6 +53,20 @@ def test_workers_and_order_touch_no_file(tmp_path: Path) -> None:
 
 
 @long
+def test_processes_side_by_side_touch_no_file(tmp_path: Path) -> None:
+    """Two share the shards out by --shards; of four, two race for each."""
+    assert generate(tmp_path / "none") in (0, 3)
+    for shares in (("0:1", "1:2"), ("0:2", "0:2", "1:2", "0:1")):
+        data = tmp_path / str(len(shares))
+        with ThreadPoolExecutor(len(shares)) as pool:
+            ended = [run.result() for run in [pool.submit(generate, data, "--shards", one) for one in shares]]
+        assert set(ended) <= {0, 3}
+        assert generate(data) in (0, 3), "closes what the last of them may have left open"
+        assert published(data) == published(tmp_path / "none")
+        assert verify(data) == []
+
+
+@long
 @pytest.mark.prefect
 def test_runners_of_the_real_command_touch_no_file(tmp_path: Path) -> None:
     assert generate(tmp_path / "none") in (0, 3)
