@@ -164,7 +164,7 @@ def test_pictures_are_bounded_and_upright(tmp_path: Path, monkeypatch: pytest.Mo
     exif[0x0112] = 6  # turned by a quarter
     photograph(0, (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
     assert picture(tmp_path / "turned.jpg", "turned").size == (10, 20)
-    monkeypatch.setattr("debias.pictures.MAX_PIXELS", 100)
+    monkeypatch.setattr("storage.images.MAX_PIXELS", 100)
     with pytest.raises(CounterpoiseError, match="here: picture of 20x10 has more than the 100 pixels"):
         picture((tmp_path / "turned.jpg").read_bytes(), "here")
     photograph(0, (5, 5)).save(tmp_path / "one.gif")

@@ -161,7 +161,8 @@ def test_a_member_is_the_same_whichever_way_the_set_is_chunked(engine: SdxlEngin
     swapped = replace(
         request, members=(*members[:3], replace(members[4], index=3), replace(members[3], index=4))
     )
-    for chunk in (2, 3):
+    sizes = (2, 3) if case == "refine" else (2,)
+    for chunk in sizes:
         chunked = replace(request, members=members, sampler=replace(request.sampler, chunk=chunk))
         found = engine.latents(chunked)
         assert far(found, whole) < TOLERANCE
