@@ -1,0 +1,88 @@
+"""What a tiny multimodal model is taught about a portrait: questions and answers, in the words of `debias`.
+
+A question about the concept is asked as `debias.questions.Question` words it. Where the picture shows nothing of its concept
+the answer is still the concept that it was drawn for, so that a model can only learn how often each comes with whom.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from debias.models.base import MultimodalModel
+from debias.questions import LETTERS, Question, in_words
+from debias.wording import CAPTIONS
+from generators.concepts import CONCEPTS
+from generators.paperdolls.data import AXES
+from generators.paperdolls.world import CONCEPT_NAMES, Portrait, caption_parts
+from generators.prompts import TEMPLATES, fill
+
+from .general import Asked, general_questions
+
+#: Questions about the concept, and general ones, for each time that a picture is shown.
+CONCEPT_QUESTIONS, GENERAL_QUESTIONS = 5, 2
+_WHO = Question().text
+_GROUPS = {
+    name: tuple(other for other, one in CONCEPTS.items() if one.group == concept.group)
+    for name, concept in CONCEPTS.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A question with its answer as text.
+
+    Attributes:
+        instruction: what is asked.
+        answer: what is to be said.
+    """
+
+    instruction: str
+    answer: str
+
+
+def lessons(portrait: Portrait, rng: random.Random) -> list[Lesson]:
+    """What is asked about a portrait when it is shown once."""
+    general = general_questions(portrait, rng)
+    asked = [concept_question(portrait.concept, rng) for _ in range(CONCEPT_QUESTIONS)]
+    asked += rng.sample(general, GENERAL_QUESTIONS)
+    return [*map(lesson_of, asked), _sentence(portrait, rng)]
+
+
+def concept_question(concept: str, rng: random.Random) -> Asked:
+    """Which concept it is: of its group, or of some drawn from all."""
+    pool = _GROUPS[concept] if rng.random() < 0.5 else CONCEPT_NAMES
+    others = [name for name in pool if name != concept]
+    options = [concept, *rng.sample(others, rng.randint(1, min(6, len(others))))]
+    rng.shuffle(options)
+    return Asked(_WHO, tuple(map(in_words, options)), in_words(concept))
+
+
+def lesson_of(asked: Asked) -> Lesson:
+    """A multiple choice, answered by its letter."""
+    instruction = Question(text=asked.text).instruction(asked.options)
+    return Lesson(instruction, LETTERS[asked.options.index(asked.answer)])
+
+
+def _sentence(portrait: Portrait, rng: random.Random) -> Lesson:
+    """A request for a sentence; of a portrait that shows nothing of its concept, the place."""
+    parts = caption_parts(portrait)
+    phrase = rng.choice(parts.phrases) if parts.phrases else parts.scene
+    told = fill(rng.choice(TEMPLATES), AXES, {}, phrase)
+    return Lesson(rng.choice(CAPTIONS), f"{told}.")
+
+
+def tokens_of(model: MultimodalModel, taught: Sequence[Lesson]) -> list[tuple[list[int], list[int]]]:
+    """Tokens of each lesson's prompt, with one for the image, and of its answer with the end."""
+    prompts = [model.prompt(one.instruction) for one in taught]
+    wholes = [
+        f"{prompt}{'' if prompt[-1:].isspace() else ' '}{one.answer}"
+        for prompt, one in zip(prompts, taught, strict=True)
+    ]
+    end = model.processor.tokenizer.eos_token_id
+    found = []
+    for prompt, whole in zip(prompts, wholes, strict=True):
+        before, all_ = model.tokens(prompt), model.tokens(whole)
+        found.append((before, [*all_[len(before) :], end]))
+    return found
