@@ -24,9 +24,10 @@ from generators.paperdolls.readers import disturb
 from generators.paperdolls.training import Schedule, generator_for, train
 from generators.paperdolls.world import BiasTable, Portrait
 
+from .building import projected, tower_of
 from .lessons import lessons, tokens_of
 from .pictures import drawn_portrait, rendered
-from .seeing import projected, seen_by
+from .tower import patches_of
 
 SCHEDULE = Schedule(steps=1500, batch=24, rate=3e-3, ema=0.99)
 PICTURES = 16_000
@@ -190,5 +191,5 @@ def _features(model: MultimodalModel, portraits: Sequence[Portrait], seed: int) 
     for start in range(0, len(portraits), _CHUNK):
         images = from_bytes(rendered(portraits[start : start + _CHUNK]))
         rough = disturb(images, generator_for(seed, "features", start))
-        found.append(seen_by(model, rough).half())
+        found.append(patches_of(tower_of(model), rough).half())
     return torch.cat(found)
