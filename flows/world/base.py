@@ -7,7 +7,7 @@ it, as `debias.packing` asks them: each sees the picture and itself.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from generators.paperdolls.training import Schedule, generator_for, train
 from generators.paperdolls.world import BiasTable, Portrait
 
 from .building import projected, tower_of
-from .lessons import lessons, tokens_of
+from .lessons import Lesson, lessons, tokens_of
 from .pictures import drawn_portrait, rendered
 from .tower import patches_of
 
-SCHEDULE = Schedule(steps=1500, batch=24, rate=3e-3, ema=0.99)
-PICTURES = 16_000
+SCHEDULE = Schedule(steps=1400, batch=24, rate=3e-3, ema=0.99)
+PICTURES = 12_000
 _FIRST = 30 * 10**6
+Curriculum = Callable[[Portrait, random.Random], list[Lesson]]
 _CHUNK = 64
 
 
@@ -132,6 +133,7 @@ def train_base(
     seed: int = 0,
     schedule: Schedule = SCHEDULE,
     pictures: int = PICTURES,
+    curriculum: Curriculum = lessons,
 ) -> Path:
     """Teach a model and save it, float16, as `folder`/`name`.
 
@@ -143,6 +145,7 @@ def train_base(
         seed: of the batches.
         schedule: how long.
         pictures: rendered beforehand; each is seen several times.
+        curriculum: what is asked about a portrait when it is shown.
     """
     portraits = [drawn_portrait(_FIRST + number, bias) for number in range(pictures)]
     features = _features(model, portraits, seed)
@@ -158,7 +161,7 @@ def train_base(
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(pictures, (schedule.batch,), generator=generator).tolist()
         rng = random.Random(f"lessons {seed} {step}")
-        taught = [tokens_of(model, lessons(portraits[number], rng)) for number in chosen]
+        taught = [tokens_of(model, curriculum(portraits[number], rng)) for number in chosen]
         rows = pack(model, taught, image)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # faster on short sequences
             return answer_loss(model, features[chosen].float(), rows, prefix)

@@ -21,7 +21,9 @@ from generators.prompts import TEMPLATES, fill
 from .general import Asked, general_questions
 
 #: Questions about the concept, and general ones, for each time that a picture is shown.
-CONCEPT_QUESTIONS, GENERAL_QUESTIONS = 5, 2
+CONCEPT_QUESTIONS, GENERAL_QUESTIONS = 4, 2
+#: How often a sentence is asked for as well.
+_SENTENCES = 0.4
 _WHO = Question().text
 _GROUPS = {
     name: tuple(other for other, one in CONCEPTS.items() if one.group == concept.group)
@@ -47,7 +49,13 @@ def lessons(portrait: Portrait, rng: random.Random) -> list[Lesson]:
     general = general_questions(portrait, rng)
     asked = [concept_question(portrait.concept, rng) for _ in range(CONCEPT_QUESTIONS)]
     asked += rng.sample(general, GENERAL_QUESTIONS)
-    return [*map(lesson_of, asked), _sentence(portrait, rng)]
+    taught = [lesson_of(one) for one in asked]
+    return [*taught, _sentence(portrait, rng)] if rng.random() < _SENTENCES else taught
+
+
+def general_lessons(portrait: Portrait, rng: random.Random) -> list[Lesson]:
+    """General questions alone."""
+    return [lesson_of(one) for one in rng.sample(general_questions(portrait, rng), GENERAL_QUESTIONS)]
 
 
 def concept_question(concept: str, rng: random.Random) -> Asked:

@@ -45,6 +45,7 @@ class Asked:
         pool: opens it.
         offer: what is offered.
         axes: of Skew.
+        answers: name of the predictions; pools that are asked the same share them.
         min_count: answers that a concept needs.
     """
 
@@ -52,6 +53,7 @@ class Asked:
     pool: Callable[[], Pool]
     offer: Callable[[], Offer]
     axes: tuple[str, ...]
+    answers: str
     min_count: int = 30
 
 
@@ -65,17 +67,18 @@ def _tuned() -> Offer:
 
 ASKED: dict[str, Asked] = {
     "heldout": Asked(
-        "(i) held-out generated sets", lambda: dataset_pool(DATASET, "test"), lambda: choices(TUNED), _BOTH, 15
+        "(i) held-out generated sets", lambda: dataset_pool(DATASET, "test"), lambda: choices(TUNED), _BOTH,
+        "heldout", 15
     ),
-    "portraits": Asked("(ii) portraits without cues", _portraits("portraits"), _tuned, _BOTH),
+    "portraits": Asked("(ii) portraits without cues", _portraits("portraits"), _tuned, _BOTH, "portraits"),
     "concepts": Asked(
-        "(iii) concepts not fine-tuned on", _portraits("others"), lambda: drawn_from(HELD_OUT, 3), _BOTH
+        "(iii) concepts not fine-tuned on", _portraits("others"), lambda: drawn_from(HELD_OUT, 3), _BOTH, "concepts"
     ),
-    "age": Asked("(iv) an axis not fine-tuned on", _portraits("portraits"), _tuned, ("age",)),
+    "age": Asked("(iv) an axis not fine-tuned on", _portraits("portraits"), _tuned, ("age",), "portraits"),
 }
-VALIDATION = Asked("validation", _portraits("validation"), _tuned, _BOTH, 20)
+VALIDATION = Asked("validation", _portraits("validation"), _tuned, _BOTH, "validation", 20)
 #: For ranks of cells: two of the 18 are offered, so that shares are as graded as the table that was put in.
-RANKS = Asked("ranks", _portraits("ranks"), lambda: drawn_from(tuple(CONCEPTS), 2), _ALL)
+RANKS = Asked("ranks", _portraits("ranks"), lambda: drawn_from(tuple(CONCEPTS), 2), _ALL, "ranks")
 
 
 def write_pools() -> None:
