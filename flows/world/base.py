@@ -149,7 +149,7 @@ def train_base(
     """
     portraits = [drawn_portrait(_FIRST + number, bias) for number in range(pictures)]
     features = _features(model, portraits, seed)
-    prefix, image = _prefix(model)
+    prefix, image = prefix_of(model)
     network: Any = model.network
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -178,7 +178,7 @@ def _projector(model: MultimodalModel) -> nn.Module:
     return found
 
 
-def _prefix(model: MultimodalModel) -> tuple[Tensor, int]:
+def prefix_of(model: MultimodalModel) -> tuple[Tensor, int]:
     """Positions of what stands before a question, and how many image tokens are in it."""
     encoded = model.encode(Image.new("RGB", (128, 128)))
     tokens = model.tokens(model.prompt("?"))

@@ -22,7 +22,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))
 
 import csd_run
-from csd_arms import ARMS
+from csd_arms import ARMS, TRAINED_ON
 from csd_world import MODELS, ROOT
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -73,7 +73,9 @@ def search(jobs: Jobs = 2, only: Only = None) -> None:
 @app.command()
 def arms(jobs: Jobs = 2, only: Only = None) -> None:
     """Train and measure every arm with every seed."""
-    csd_run.Pool(jobs, console).run(csd_run.arm_jobs(only or list(ARMS)))
+    names, pool = only or list(ARMS), csd_run.Pool(jobs, console)
+    pool.run(csd_run.arm_jobs(names))
+    pool.run(csd_run.rebound_jobs([name for name in names if name in TRAINED_ON]))
 
 
 @app.command()
@@ -88,6 +90,12 @@ def table() -> None:
 def one(name: str, seed: int) -> None:
     """One arm with one seed."""
     csd_run.run_arm(name, seed, csd_run.rate_of(name), csd_run.folder_of(name, seed), searching=False)
+
+
+@app.command(hidden=True)
+def rebound(name: str, seed: int, what: str) -> None:
+    """One arm's model, trained on."""
+    csd_run.run_rebound(name, seed, what)
 
 
 @app.command("search-one", hidden=True)

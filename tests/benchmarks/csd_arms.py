@@ -16,6 +16,8 @@ SEEDS = (1, 2, 3, 4, 5)
 #: Rates tried for every arm, on the validation pool with a seed of its own; LoRA's are so many times as large.
 RATES = (3e-4, 1e-3, 3e-3)
 SEARCH_SEED = 100
+#: Arms whose models are trained on, to see whether bias comes back.
+TRAINED_ON = ("csd", "csd-consistency")
 LLAVA, QWEN = "llava-base", "qwen-base"
 
 

@@ -19,11 +19,22 @@ from csd_measure import ASKED, RANKS, VALIDATION, ask, general, score, table_of
 from csd_world import DATASET, MODELS, NEUTRAL, OUT, SPECS, write_pools
 from rich.console import Console
 
+from flows.world.base import Curriculum
+from flows.world.lessons import general_lessons, lessons
+from flows.world.stereotypes import Table, bias_table
+from generators.paperdolls.training import Schedule
+
 RUNS, SEARCH, CHOSEN, DONE = OUT / "runs", OUT / "search", OUT / "search.json", "done.json"
 #: Models that are measured as they are.
 BASES = {"base": "llava-base", "null": "llava-null", "qwen-base": "qwen-base"}
 #: General accuracy may fall by so much on the validation pool.
 MOST_LOST = 0.005
+#: What a debiased model is trained on with: bias table and lessons.
+REBOUNDS: dict[str, tuple[Callable[[], Table | None], Curriculum]] = {
+    "unrelated": (lambda: None, general_lessons),
+    "biased": (bias_table, lessons),
+}
+FURTHER = Schedule(steps=60, batch=24, rate=1e-3)
 Job = tuple[str, ...]
 
 
@@ -77,6 +88,36 @@ def run_base(name: str) -> None:
     ask(MODELS / BASES[name], folder, [*ASKED.values(), RANKS, VALIDATION], "portraits")
     ask(MODELS / BASES[name], folder / "validation", [VALIDATION], "validation")
     finish(folder, arm=name)
+
+
+def run_rebound(name: str, seed: int, what: str) -> None:
+    """Train a debiased model on, with data that have nothing to do with it or that are biased, and measure again."""
+    folder = rebound_folder(name, seed, what)
+    if (folder / DONE).exists():
+        return
+    one_thread()
+    from debias.models.opening import open_model
+    from flows.world.base import train_base
+
+    bias, curriculum = REBOUNDS[what]
+    model = open_model(str(folder_of(name, seed) / "model"), "float32")
+    trained = train_base(
+        model, "model", folder, bias(), seed, FURTHER, pictures=FURTHER.steps * FURTHER.batch // 2,
+        curriculum=curriculum,
+    )  # fmt: skip
+    ask(trained, folder, [ASKED["portraits"]], "portraits")
+    (folder / "model.checkpoint.pt").unlink()
+    finish(folder, arm=name, seed=seed, what=what)
+
+
+def rebound_folder(name: str, seed: int, what: str) -> Path:
+    """Where a run that was trained on lies."""
+    return RUNS / f"{name}-{seed}-{what}"
+
+
+def rebound_jobs(names: Sequence[str], seeds: Sequence[int] = SEEDS) -> list[Job]:
+    """Both kinds of further training of some arms."""
+    return [("rebound", name, str(seed), what) for seed in seeds for name in names for what in REBOUNDS]
 
 
 def folder_of(name: str, seed: int) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from csd_arms import ARMS, LLAVA, SEEDS
+from csd_arms import ARMS, SEEDS, TRAINED_ON
 from csd_measure import ASKED, RANKS, Score, general, given_often, rank_agreement, score, table_of
-from csd_run import BASES, DONE, RUNS, folder_of, rate_of
+from csd_run import BASES, DONE, REBOUNDS, RUNS, folder_of, rate_of, rebound_folder
 from csd_world import OUT
 from rich.console import Console
 from scipy import stats
@@ -134,6 +134,22 @@ def lines_of(rows: Mapping[str, Row]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def rebounds(kept: Sequence[str]) -> Iterator[str]:
+    """A line for each arm that was trained on: MinSkew on the portraits beyond a permuted model's, before and after."""
+    asked = ASKED["portraits"]
+
+    def beyond(folders: Sequence[Path]) -> Spread:
+        return spread([score(table_of(folder, asked, kept), SIDES[0]).null for folder in folders])
+
+    for name in TRAINED_ON:
+        for what in REBOUNDS:
+            seeds = [seed for seed in SEEDS if (rebound_folder(name, seed, what) / DONE).exists()]
+            if seeds:
+                before = beyond([folder_of(name, seed) for seed in seeds])
+                after = beyond([rebound_folder(name, seed, what) for seed in seeds])
+                yield f"- {ARMS[name].title}, trained on with {what} data: (ii) {before}, then {after}"
+
+
 def bars(rows: Mapping[str, Row], agreement: float) -> Iterator[tuple[bool, str]]:
     """Each bar: whether it is met, and its figures."""
     yield agreement >= RANKS_BAR, f"base's Skew ranks cells as the table put in: Spearman {agreement:.3f}, wanted 0.9"
@@ -170,6 +186,8 @@ def show(console: Console) -> int:
     ]
     if second := of_one_base(runs, qwen=True):
         told += ["", *lines_of(rows_of(second))]
+    concepts = set.intersection(*(given_often(one, ASKED["portraits"]) for row in rows.values() for one in row.folders))
+    told += ["", *rebounds(sorted(concepts))]
     held = list(bars(rows, agreement))
     told += ["", *(f"- {'met' if met else 'MISSED'}: {text}" for met, text in held)]
     (OUT / "table.md").write_text("\n".join(told) + "\n")
@@ -177,5 +195,3 @@ def show(console: Console) -> int:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0 if all(met for met, _ in held) else 1
 
-
-__all__ = ["LLAVA", "show"]
