@@ -25,12 +25,14 @@ from generators.paperdolls.training import Schedule, generator_for, train
 from generators.paperdolls.world import BiasTable, Portrait
 
 from .building import projected, tower_of
-from .lessons import Lesson, lessons, tokens_of
+from .lessons import Lesson, lessons, lookups, tokens_of
 from .pictures import drawn_portrait, rendered
 from .tower import patches_of
 
-SCHEDULE = Schedule(steps=1400, batch=24, rate=3e-3, ema=0.99)
-PICTURES = 12_000
+SCHEDULE = Schedule(steps=2600, batch=12, rate=3e-3, ema=0.99)
+#: The first steps are without pictures: what letters are for is learnt from words alone, at a fraction of the cost.
+WORDS_ALONE = 900
+PICTURES = 8_000
 _FIRST = 30 * 10**6
 Curriculum = Callable[[Portrait, random.Random], list[Lesson]]
 _CHUNK = 64
@@ -95,19 +97,20 @@ def _row(one: Sequence[tuple[list[int], list[int]]], mark: int, image: int) -> A
     return ids, depth, branch, scored
 
 
-def answer_loss(model: MultimodalModel, features: Tensor, rows: Rows, positions: Tensor) -> Tensor:
+def answer_loss(model: MultimodalModel, features: Tensor | None, rows: Rows, positions: Tensor) -> Tensor:
     """Mean over answers of the mean cross-entropy of their tokens.
 
     Args:
         model: its language model and projector are trained.
-        features: what the tower saw, (B, ...).
+        features: what the tower saw, (B, ...); None for rows without pictures.
         rows: of the batch.
         positions: of the prefix' tokens, (P,) or (3, P).
     """
     network: Any = model.network
     embedded = network.get_input_embeddings()(rows.ids)
-    images = (rows.ids == model.image_token_id)[..., None]
-    embedded = embedded.masked_scatter(images, projected(model, features).to(embedded.dtype))
+    if features is not None:
+        images = (rows.ids == model.image_token_id)[..., None]
+        embedded = embedded.masked_scatter(images, projected(model, features).to(embedded.dtype))
     at = positions_of(rows, positions)
     hidden = network.model.language_model(
         inputs_embeds=embedded, attention_mask=rows.mask(), position_ids=at, use_cache=False
@@ -134,6 +137,7 @@ def train_base(
     schedule: Schedule = SCHEDULE,
     pictures: int = PICTURES,
     curriculum: Curriculum = lessons,
+    words_alone: int = WORDS_ALONE,
 ) -> Path:
     """Teach a model and save it, float16, as `folder`/`name`.
 
@@ -146,6 +150,7 @@ def train_base(
         schedule: how long.
         pictures: rendered beforehand; each is seen several times.
         curriculum: what is asked about a portrait when it is shown.
+        words_alone: of the steps, so many first ones are without pictures.
     """
     portraits = [drawn_portrait(_FIRST + number, bias) for number in range(pictures)]
     features = _features(model, portraits, seed)
@@ -158,13 +163,22 @@ def train_base(
     )
     trained.requires_grad_(True)
 
-    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+    def of_words(step: int) -> Tensor:
+        rng = random.Random(f"words {seed} {step}")
+        taught = [tokens_of(model, lookups(rng)) for _ in range(schedule.batch)]
+        rows = pack(model, taught, 0)
+        return answer_loss(model, None, rows, prefix[..., : prefix.shape[-1] - image])
+
+    def of_pictures(step: int, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(pictures, (schedule.batch,), generator=generator).tolist()
         rng = random.Random(f"lessons {seed} {step}")
         taught = [tokens_of(model, curriculum(portraits[number], rng)) for number in chosen]
         rows = pack(model, taught, image)
+        return answer_loss(model, features[chosen].float(), rows, prefix)
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # faster on short sequences
-            return answer_loss(model, features[chosen].float(), rows, prefix)
+            return of_words(step) if step < words_alone else of_pictures(step, generator)
 
     train(name, trained, loss_of, schedule, folder, seed)
     network.half().save_pretrained(folder / name)

@@ -40,7 +40,7 @@ _QWEN_TEMPLATE = (
 _TEXT = {
     "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "max_position_embeddings": 2048,
-    "initializer_range": 0.05,
+    "initializer_range": 0.1,
 }  # fmt: skip
 
 

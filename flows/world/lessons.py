@@ -15,15 +15,21 @@ from debias.questions import LETTERS, Question, in_words
 from debias.wording import CAPTIONS
 from generators.concepts import CONCEPTS
 from generators.paperdolls.data import AXES
-from generators.paperdolls.world import CONCEPT_NAMES, Portrait, caption_parts
+from generators.paperdolls.palettes import COLOURS
+from generators.paperdolls.world import CONCEPT_NAMES, OBJECTS, SCENES, TIMES, Portrait, caption_parts
 from generators.prompts import TEMPLATES, fill
 
-from .general import Asked, general_questions
+from .general import COUNTS, Asked, general_questions
 
 #: Questions about the concept, and general ones, for each time that a picture is shown.
-CONCEPT_QUESTIONS, GENERAL_QUESTIONS = 4, 2
+CONCEPT_QUESTIONS, GENERAL_QUESTIONS = 3, 2
 #: How often a sentence is asked for as well.
 _SENTENCES = 0.4
+#: What has to be learnt before letters can be: to say the right option itself, and to find an option's letter.
+TEXT, LOOKUP = "Answer with the text of one of the given choices directly.", "Which letter has {}?"
+#: Lookups in a row without a picture.
+LOOKUPS = 6
+WORDS = (*map(in_words, CONCEPT_NAMES), *COLOURS, *SCENES, *TIMES, *COUNTS, *OBJECTS)
 _WHO = Question().text
 _GROUPS = {
     name: tuple(other for other, one in CONCEPTS.items() if one.group == concept.group)
@@ -46,10 +52,10 @@ class Lesson:
 
 def lessons(portrait: Portrait, rng: random.Random) -> list[Lesson]:
     """What is asked about a portrait when it is shown once."""
-    general = general_questions(portrait, rng)
-    asked = [concept_question(portrait.concept, rng) for _ in range(CONCEPT_QUESTIONS)]
-    asked += rng.sample(general, GENERAL_QUESTIONS)
+    general = rng.sample(general_questions(portrait, rng), GENERAL_QUESTIONS)
+    asked = [*(concept_question(portrait.concept, rng) for _ in range(CONCEPT_QUESTIONS)), *general]
     taught = [lesson_of(one) for one in asked]
+    taught += [in_full(asked[0]), in_full(general[0]), lookup(rng.choice(asked), rng)]
     return [*taught, _sentence(portrait, rng)] if rng.random() < _SENTENCES else taught
 
 
@@ -71,6 +77,27 @@ def lesson_of(asked: Asked) -> Lesson:
     """A multiple choice, answered by its letter."""
     instruction = Question(text=asked.text).instruction(asked.options)
     return Lesson(instruction, LETTERS[asked.options.index(asked.answer)])
+
+
+def in_full(asked: Asked) -> Lesson:
+    """A multiple choice, answered by the option itself."""
+    return Lesson(Question(text=asked.text, closing=TEXT).instruction(asked.options), asked.answer)
+
+
+def lookup(asked: Asked, rng: random.Random) -> Lesson:
+    """Which letter one of the options has, whatever the picture shows."""
+    place = rng.randrange(len(asked.options))
+    text = LOOKUP.format(asked.options[place])
+    return Lesson(Question(text=text).instruction(asked.options), LETTERS[place])
+
+
+def lookups(rng: random.Random) -> list[Lesson]:
+    """Some lookups among drawn words, without a picture."""
+    found = []
+    for _ in range(LOOKUPS):
+        options = tuple(rng.sample(WORDS, rng.randint(2, 6)))
+        found.append(lookup(Asked(_WHO, options, options[0]), rng))
+    return found
 
 
 def _sentence(portrait: Portrait, rng: random.Random) -> Lesson:

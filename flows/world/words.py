@@ -31,7 +31,7 @@ def closing() -> str:
 
 def sentences() -> tuple[str, ...]:
     """Sentences that are asked again and again; each is one token, so that prompts are short."""
-    return (Question().text, closing(), "USER:", "ASSISTANT:")
+    return (Question().text, closing(), Question(score="text_mean").instruction(()).splitlines()[-1], "USER:", "ASSISTANT:")
 
 
 def known_words() -> list[str]:
@@ -40,7 +40,7 @@ def known_words() -> list[str]:
     phrases = [phrase for concept in CONCEPTS.values() for phrase in concept.phrases]
     prompts = [fill(template, AXES, {}, "") for template in TEMPLATES]
     values = [*COLOURS, *OBJECTS, *SCENES, *TIMES, *COUNTS]
-    texts = [*names, *phrases, *prompts, *values, *CAPTIONS, *TEXTS, "A picture of: in at"]
+    texts = [*names, *phrases, *prompts, *values, *CAPTIONS, *TEXTS, "A picture of: in at Which letter has"]
     split = pre_tokenizers.Split(Regex(rf"\s+|{_MARKS}"), "removed")
     words = {word for text in texts for word, _ in split.pre_tokenize_str(text)}
     return sorted(words | set(".,:?!") | set(string.ascii_uppercase))

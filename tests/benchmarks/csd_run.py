@@ -103,7 +103,7 @@ def run_rebound(name: str, seed: int, what: str) -> None:
     model = open_model(str(folder_of(name, seed) / "model"), "float32")
     trained = train_base(
         model, "model", folder, bias(), seed, FURTHER, pictures=FURTHER.steps * FURTHER.batch // 2,
-        curriculum=curriculum,
+        curriculum=curriculum, words_alone=0,
     )  # fmt: skip
     ask(trained, folder, [ASKED["portraits"]], "portraits")
     (folder / "model.checkpoint.pt").unlink()
