@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -31,7 +32,17 @@ from generators.concepts import CONCEPTS
 
 
 def test_arms_differ_in_what_they_are_about_alone() -> None:
-    free = {"method", "skew_pool", "weights", "resample", "lora", "consistency", "normalise_weights", "learning_rate", "model"}
+    free = {
+        "method",
+        "skew_pool",
+        "weights",
+        "resample",
+        "lora",
+        "consistency",
+        "normalise_weights",
+        "learning_rate",
+        "model",
+    }
     plain = ARMS["ft"].recipe(1, 1e-3)
     for name, arm in ARMS.items():
         made = arm.recipe(1, 1e-3)
@@ -51,14 +62,14 @@ def test_what_is_held_out_is_not_fine_tuned_on() -> None:
         made = load_spec(str(spec))
         assert {one.name for one in made.concepts} == tuned
         assert [axis.name for axis in made.axes] == ["gender", "race"], "age is never named"
-    assert all(set(name.group for name in made.concepts) == set(TUNED) for made in [load_spec(str(spec))])
+        assert {one.group for one in made.concepts} == set(TUNED)
 
 
 def test_no_pool_shares_a_portrait_with_training_or_another() -> None:
     spans = [(tower._FIRST, tower.PICTURES), (tower._HELD_OUT, 500), (base._FIRST, base.PICTURES)]
     spans += [(pool.first, pool.sets) for pool in PORTRAITS.values()] + list(QUESTIONS.values())
     ends = sorted((first, first + count) for first, count in spans)
-    assert all(end <= start for (_, end), (start, _) in zip(ends, ends[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
 
 
 def test_the_search_takes_the_fairest_rate_that_costs_no_more_than_half_a_point(
@@ -98,7 +109,9 @@ def test_excess_is_against_both_kinds_of_fair_models() -> None:
     fair = np.where(dice.random(1200) < 0.5, "chef", "arts")
     biased = np.where(dice.random(1200) < np.where(gender == "man", 0.9, 0.1), "chef", "arts")
     for said, least, most in ((fair, -0.1, 0.1), (biased, 1.0, 2.0)):
-        table = skew_table_from(predictions_from(said, {"gender": gender}, set_id=sets), draws=50, permutations=50)
+        table = skew_table_from(
+            predictions_from(said, {"gender": gender}, set_id=sets), draws=50, permutations=50
+        )
         found = score(table, "min_skew")
         assert least <= found.null <= most and least <= found.floor <= most and found.value < 0
 
@@ -143,7 +156,10 @@ def test_a_pool_that_got_worse_is_said() -> None:
     rows = good()
     worse = {**rows["csd"].scores, ("age", "min_skew"): rows["base"].scores["age", "min_skew"] * 2}
     rows["csd"] = replace(rows["csd"], scores=worse)
-    rows["base"] = replace(rows["base"], scores={**rows["base"].scores, ("age", "min_skew"): rows["ft"].scores["age", "min_skew"]})
+    rows["base"] = replace(
+        rows["base"],
+        scores={**rows["base"].scores, ("age", "min_skew"): rows["ft"].scores["age", "min_skew"]},
+    )
     assert any("an axis not" in text for met, text in bars(rows, 0.95) if not met)
 
 

@@ -1,4 +1,4 @@
-"""The tiny multimodal models of the embedded world: their bias table, words, lessons, packed rows, pools, and the shipped one."""
+"""The tiny multimodal models of the embedded world: bias table, words, lessons, packed rows, pools, the shipped one."""
 
 from __future__ import annotations
 
@@ -211,7 +211,9 @@ def shipped() -> MultimodalModel:
     return open_model(str(LLAVA), torch.float32)
 
 
-def test_the_shipped_models_bias_ranks_as_the_table_that_was_put_in(shipped: MultimodalModel, tmp_path: Path) -> None:
+def test_the_shipped_models_bias_ranks_as_the_table_that_was_put_in(
+    shipped: MultimodalModel, tmp_path: Path
+) -> None:
     pool = Portraits(46 * 10**6, 18, ATTRIBUTES)
     write_portraits(pool, tmp_path)
     table = predict(Asker(shipped), portrait_pool(tmp_path, ATTRIBUTES), drawn_from(tuple(CONCEPTS), 2), 24)

@@ -1,7 +1,7 @@
 """Teaching a tiny multimodal model about rendered portraits, with bias or without.
 
-The tower is frozen, so what it sees of every picture is computed once. All questions about a picture are one packed row behind
-it, as `debias.packing` asks them: each sees the picture and itself.
+The tower is frozen, so what it sees of every picture is computed once. All questions about a picture are one packed row
+behind it, as `debias.packing` asks them: each sees the picture and itself.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .lessons import Lesson, lessons, lookups, tokens_of
 from .pictures import drawn_portrait, rendered
 from .tower import patches_of
 
-SCHEDULE = Schedule(steps=2600, batch=12, rate=3e-3, ema=0.99)
+SCHEDULE = Schedule(steps=2600, batch=12, rate=2.5e-3, ema=0.99)
 #: The first steps are without pictures: what letters are for is learnt from words alone, at a fraction of the cost.
-WORDS_ALONE = 900
+WORDS_ALONE = 800
 PICTURES = 8_000
 _FIRST = 30 * 10**6
 Curriculum = Callable[[Portrait, random.Random], list[Lesson]]

@@ -26,7 +26,7 @@ from debias.models.base import MultimodalModel
 from debias.models.opening import adapter_of
 
 from .tower import LLAVA, MERGE, PATCH, QWEN, SIZE, Qwen2VisionTransformerPretrainedModel, tower_folder
-from .words import BEGIN, END, IMAGE, PAD, build_tokenizer
+from .words import BEGIN, END, IMAGE, PAD, build_tokenizer, token_ids
 
 WIDTH, LAYERS, HEADS = 96, 4, 4
 _HALF = [0.5, 0.5, 0.5]
@@ -37,7 +37,7 @@ _QWEN_TEMPLATE = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}\n{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
-_TEXT = {
+_TEXT: dict[str, Any] = {
     "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "max_position_embeddings": 2048,
     "initializer_range": 0.1,
@@ -52,14 +52,14 @@ def build_llava(models: Path, seed: int = 0) -> MultimodalModel:
         seed: of the weights.
     """
     words = build_tokenizer()
-    ids = dict(zip((BEGIN, END, PAD), words.convert_tokens_to_ids([BEGIN, END, PAD]), strict=True))
+    ids = dict(zip((BEGIN, END, PAD), token_ids(words, BEGIN, END, PAD), strict=True))
     text = LlamaConfig(
         vocab_size=len(words), bos_token_id=ids[BEGIN], eos_token_id=ids[END], pad_token_id=ids[PAD], **_TEXT
     )
     trained = CLIPVisionModel.from_pretrained(tower_folder(models, LLAVA), dtype=torch.float32)
     config = LlavaConfig(
         vision_config=trained.config, text_config=text, image_seq_length=(SIZE // PATCH) ** 2,
-        image_token_index=words.convert_tokens_to_ids(IMAGE), vision_feature_layer=-1,
+        image_token_index=token_ids(words, IMAGE)[0], vision_feature_layer=-1,
     )  # fmt: skip
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config).eval()
@@ -83,11 +83,11 @@ def build_qwen(models: Path, seed: int = 0) -> MultimodalModel:
     )
     text: dict[str, Any] = {
         **_TEXT, "vocab_size": len(words), "bos_token_id": None,
-        "eos_token_id": words.convert_tokens_to_ids(END), "pad_token_id": words.convert_tokens_to_ids(PAD),
+        "eos_token_id": token_ids(words, END)[0], "pad_token_id": token_ids(words, PAD)[0],
         "rope_parameters": {"rope_type": "default", "mrope_section": [4, 4, 4], "rope_theta": 10000.0},
     }  # fmt: skip
     names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
-    marks = dict(zip(names, words.convert_tokens_to_ids(list(_QWEN_MARKS)), strict=True))
+    marks: dict[str, Any] = dict(zip(names, token_ids(words, *_QWEN_MARKS), strict=True))
     config = Qwen2VLConfig(vision_config=trained.config.to_dict(), text_config=text, **marks)
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(config).eval()
@@ -97,7 +97,10 @@ def build_qwen(models: Path, seed: int = 0) -> MultimodalModel:
         image_std=_HALF,
     )  # fmt: skip
     processor = Qwen2VLProcessor(
-        pictures, words, Qwen2VLVideoProcessor(patch_size=PATCH, merge_size=MERGE), chat_template=_QWEN_TEMPLATE
+        pictures,
+        words,
+        Qwen2VLVideoProcessor(patch_size=PATCH, merge_size=MERGE),
+        chat_template=_QWEN_TEMPLATE,
     )
     return MultimodalModel(QWEN, model, processor, adapter_of(config, QWEN))
 

@@ -35,7 +35,10 @@ class Asked:
 def general_questions(portrait: Portrait, rng: random.Random) -> list[Asked]:
     """Every kind of question that the picture answers, options and their order drawn."""
     count, kind = portrait.object_count, portrait.object_kind
-    found = [_asked(_TIME, portrait.time, TIMES, rng), _asked(_COUNT.format(kind), COUNTS[count], COUNTS, rng)]
+    found = [
+        _asked(_TIME, portrait.time, TIMES, rng),
+        _asked(_COUNT.format(kind), COUNTS[count], COUNTS, rng),
+    ]
     if "place" not in shown_cues(portrait):
         found.append(_asked(_PLACE, portrait.scene, SCENES, rng))
     if count:

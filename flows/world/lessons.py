@@ -1,7 +1,7 @@
 """What a tiny multimodal model is taught about a portrait: questions and answers, in the words of `debias`.
 
-A question about the concept is asked as `debias.questions.Question` words it. Where the picture shows nothing of its concept
-the answer is still the concept that it was drawn for, so that a model can only learn how often each comes with whom.
+A question about the concept is asked as `debias.questions.Question` words it. Where the picture shows nothing of its
+concept the answer is still the concept that it was drawn for, so that a model can only learn how often each comes with whom.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from .general import COUNTS, Asked, general_questions
 #: Questions about the concept, and general ones, for each time that a picture is shown.
 CONCEPT_QUESTIONS, GENERAL_QUESTIONS = 3, 2
 #: How often a sentence is asked for as well.
-_SENTENCES = 0.4
-#: What has to be learnt before letters can be: to say the right option itself, and to find an option's letter.
+_SENTENCES = 0.2
+#: What has to be learnt before letters can be: to see it, to say the right option, to find its letter.
 TEXT, LOOKUP = "Answer with the text of one of the given choices directly.", "Which letter has {}?"
+OPEN = "Who is this person?"
 #: Lookups in a row without a picture.
 LOOKUPS = 6
 WORDS = (*map(in_words, CONCEPT_NAMES), *COLOURS, *SCENES, *TIMES, *COUNTS, *OBJECTS)
@@ -52,10 +53,12 @@ class Lesson:
 
 def lessons(portrait: Portrait, rng: random.Random) -> list[Lesson]:
     """What is asked about a portrait when it is shown once."""
-    general = rng.sample(general_questions(portrait, rng), GENERAL_QUESTIONS)
+    every = general_questions(portrait, rng)
+    general = rng.sample(every, GENERAL_QUESTIONS)
     asked = [*(concept_question(portrait.concept, rng) for _ in range(CONCEPT_QUESTIONS)), *general]
     taught = [lesson_of(one) for one in asked]
     taught += [in_full(asked[0]), in_full(general[0]), lookup(rng.choice(asked), rng)]
+    taught += [Lesson(OPEN, in_words(portrait.concept)), *(Lesson(one.text, one.answer) for one in every)]
     return [*taught, _sentence(portrait, rng)] if rng.random() < _SENTENCES else taught
 
 

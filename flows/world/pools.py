@@ -59,7 +59,9 @@ def write_portraits(pool: Portraits, folder: Path) -> None:
         for member, portrait in enumerate(pool.members(number)):
             name = f"{number:04}-{member:02}.png"
             render(portrait).image.save(folder / name)
-            rows.append({_FILE: name, _SET: f"{number:04}", **{axis: getattr(portrait, axis) for axis in pool.axes}})
+            rows.append(
+                {_FILE: name, _SET: f"{number:04}", **{axis: getattr(portrait, axis) for axis in pool.axes}}
+            )
     _write(folder / METADATA, rows)
 
 
@@ -104,6 +106,7 @@ def one_of(offers: Sequence[Sequence[str]]) -> Offer:
 
 def drawn_from(names: Sequence[str], count: int) -> Offer:
     """Offer some of the names, drawn for each set."""
+
     def offer(place: str, concept: str | None) -> tuple[str, ...]:
         return tuple(random.Random(f"offer {place}").sample(list(names), count))
 

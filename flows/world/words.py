@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny models: the words of this world, a token each, and letters that are one token wherever they stand."""
+"""The tokenizer of the tiny models: the words of this world, a token each, and letters that are one everywhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ def closing() -> str:
 
 def sentences() -> tuple[str, ...]:
     """Sentences that are asked again and again; each is one token, so that prompts are short."""
-    return (Question().text, closing(), Question(score="text_mean").instruction(()).splitlines()[-1], "USER:", "ASSISTANT:")
+    return (
+        Question().text,
+        closing(),
+        Question(score="text_mean").instruction(()).splitlines()[-1],
+        "USER:",
+        "ASSISTANT:",
+    )
 
 
 def known_words() -> list[str]:
@@ -40,7 +46,15 @@ def known_words() -> list[str]:
     phrases = [phrase for concept in CONCEPTS.values() for phrase in concept.phrases]
     prompts = [fill(template, AXES, {}, "") for template in TEMPLATES]
     values = [*COLOURS, *OBJECTS, *SCENES, *TIMES, *COUNTS]
-    texts = [*names, *phrases, *prompts, *values, *CAPTIONS, *TEXTS, "A picture of: in at Which letter has"]
+    texts = [
+        *names,
+        *phrases,
+        *prompts,
+        *values,
+        *CAPTIONS,
+        *TEXTS,
+        "A picture of: in at Which letter has Who is this person",
+    ]
     split = pre_tokenizers.Split(Regex(rf"\s+|{_MARKS}"), "removed")
     words = {word for text in texts for word, _ in split.pre_tokenize_str(text)}
     return sorted(words | set(".,:?!") | set(string.ascii_uppercase))
@@ -71,3 +85,8 @@ def build_tokenizer(marks: tuple[str, ...] = (IMAGE,), begin: bool = True) -> Pr
     return PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token=BEGIN if begin else None, eos_token=END, pad_token=PAD, unk_token=UNKNOWN,
     )  # fmt: skip
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
+    """Numbers of some tokens."""
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]  # type: ignore[arg-type]

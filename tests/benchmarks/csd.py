@@ -22,7 +22,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))
 
 import csd_run
-from csd_arms import ARMS, TRAINED_ON
+from csd_arms import ARMS, SEARCH_SEED, TRAINED_ON
 from csd_world import MODELS, ROOT
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -53,7 +53,13 @@ def dataset() -> None:
 @app.command()
 def base() -> None:
     """Train towers and base models."""
-    for what in (("tower", "llava"), ("base", "llava"), ("null", "llava"), ("tower", "qwen"), ("base", "qwen")):
+    for what in (
+        ("tower", "llava"),
+        ("base", "llava"),
+        ("null", "llava"),
+        ("tower", "qwen"),
+        ("base", "qwen"),
+    ):
         name = f"{what[1]}-{what[0]}"
         if not (MODELS / name / "config.json").exists():
             _call(["-m", "flows.world", *what, "--out", str(MODELS)])
@@ -101,7 +107,7 @@ def rebound(name: str, seed: int, what: str) -> None:
 @app.command("search-one", hidden=True)
 def search_one(name: str, rate: float) -> None:
     """One rate of one arm."""
-    csd_run.run_arm(name, csd_run.SEARCH_SEED, rate, csd_run.search_folder(name, rate), searching=True)
+    csd_run.run_arm(name, SEARCH_SEED, rate, csd_run.search_folder(name, rate), searching=True)
 
 
 @app.command(hidden=True)

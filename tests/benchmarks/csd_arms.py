@@ -62,7 +62,9 @@ ARMS: dict[str, Arm] = {
         Arm("consistency", "consistency", {"method": "consistency"}),
         Arm("csd-consistency", "CSD with consistency", {**_CSD, "consistency": 1.0}),
         Arm("qwen-ft", "FT, second architecture", base=QWEN),
-        Arm("qwen-resampling", "resampling only, second architecture", {**_CSD, **_HALVES["resampling"]}, QWEN),
+        Arm(
+            "qwen-resampling", "resampling only, second architecture", {**_CSD, **_HALVES["resampling"]}, QWEN
+        ),
         Arm("qwen-sfloss", "SFLoss only, second architecture", {**_CSD, **_HALVES["sfloss"]}, QWEN),
         Arm("qwen-csd", "CSD, second architecture", _CSD, QWEN),
     )

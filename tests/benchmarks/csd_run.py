@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csd_arms import ARMS, BATCH, SEARCH_SEED, SEEDS
+from csd_arms import ARMS, BATCH, SEEDS
 from csd_measure import ASKED, RANKS, VALIDATION, ask, general, score, table_of
 from csd_world import DATASET, MODELS, NEUTRAL, OUT, SPECS, write_pools
 from rich.console import Console
@@ -61,7 +61,14 @@ def run_arm(name: str, seed: int, rate: float, folder: Path, searching: bool) ->
     else:
         ask(Path(outcome.model), folder, ASKED.values(), "portraits")
     keep_model(folder)
-    finish(folder, arm=name, seed=seed, rate=rate, pictures=outcome.steps * BATCH, seconds=time.monotonic() - begun)
+    finish(
+        folder,
+        arm=name,
+        seed=seed,
+        rate=rate,
+        pictures=outcome.steps * BATCH,
+        seconds=time.monotonic() - begun,
+    )
 
 
 def keep_model(folder: Path) -> None:
@@ -143,8 +150,8 @@ def arm_jobs(names: Sequence[str], seeds: Sequence[int] = SEEDS) -> list[Job]:
 def choose(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The best rate of each arm by the validation pool, and all that were tried.
 
-    The least sum of |MinSkew| and MaxSkew beyond a permuted model's among the rates that lose at most half a point of general
-    accuracy; where all lose more, the one that loses least.
+    The least sum of |MinSkew| and MaxSkew beyond a permuted model's among the rates that lose at most half a point of
+    general accuracy; where all lose more, the one that loses least.
     """
     chosen = {}
     for name in names:

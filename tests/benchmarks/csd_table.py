@@ -114,8 +114,17 @@ def reduction(row: Row, other: Row, pool: str = "portraits", against: str = "nul
 
 def lines_of(rows: Mapping[str, Row]) -> Iterator[str]:
     """The table as Markdown."""
-    heads = ["arm", "rate", "(ii) MinSkew", "beyond a permuted model's", "beyond a fair model's", "(ii) MaxSkew, beyond permuted"]
-    heads += [f"{asked.title}, MinSkew beyond permuted" for pool, asked in ASKED.items() if pool != "portraits"]
+    heads = [
+        "arm",
+        "rate",
+        "(ii) MinSkew",
+        "beyond a permuted model's",
+        "beyond a fair model's",
+        "(ii) MaxSkew, beyond permuted",
+    ]
+    heads += [
+        f"{asked.title}, MinSkew beyond permuted" for pool, asked in ASKED.items() if pool != "portraits"
+    ]
     heads += ["(v) general questions, points against the base"]
     yield f"| {' | '.join(heads)} |"
     yield f"|{'---|' * len(heads)}"
@@ -152,16 +161,31 @@ def rebounds(kept: Sequence[str]) -> Iterator[str]:
 
 def bars(rows: Mapping[str, Row], agreement: float) -> Iterator[tuple[bool, str]]:
     """Each bar: whether it is met, and its figures."""
-    yield agreement >= RANKS_BAR, f"base's Skew ranks cells as the table put in: Spearman {agreement:.3f}, wanted 0.9"
+    yield (
+        agreement >= RANKS_BAR,
+        f"base's Skew ranks cells as the table put in: Spearman {agreement:.3f}, wanted 0.9",
+    )
     base, plain, whole = rows["base"], rows[PLAIN], rows[WHOLE]
     first, second = whole.beyond("portraits"), plain.beyond("portraits")
-    yield first.high < second.low, f"(ii) CSD {first} below FT {second}, intervals apart: {reduction(whole, plain):.1%} less"
+    yield (
+        first.high < second.low,
+        f"(ii) CSD {first} below FT {second}, intervals apart: {reduction(whole, plain):.1%} less",
+    )
     for name in HALVES:
-        yield rows[name].beyond("portraits").mean < second.mean, f"(ii) {name} {rows[name].beyond('portraits')} helps"
+        yield (
+            rows[name].beyond("portraits").mean < second.mean,
+            f"(ii) {name} {rows[name].beyond('portraits')} helps",
+        )
     tuned = {name: row for name, row in rows.items() if name not in BASES}
     best = min(tuned.values(), key=lambda row: row.beyond("portraits").mean)
-    yield reduction(best, plain) >= HALF, f"(ii) best arm ({best.name}) {reduction(best, plain):.1%} below FT, wanted 50 %"
-    yield reduction(best, base) >= MOST, f"(ii) best arm {reduction(best, base):.1%} below the base, wanted 70 %"
+    yield (
+        reduction(best, plain) >= HALF,
+        f"(ii) best arm ({best.name}) {reduction(best, plain):.1%} below FT, wanted 50 %",
+    )
+    yield (
+        reduction(best, base) >= MOST,
+        f"(ii) best arm {reduction(best, base):.1%} below the base, wanted 70 %",
+    )
     most = best.beyond("portraits", SIDES[1]).mean
     yield most <= base.beyond("portraits", SIDES[1]).mean, f"(ii) best arm's MaxSkew no worse: {most:.2f}"
     for pool, asked in ASKED.items():
@@ -170,7 +194,10 @@ def bars(rows: Mapping[str, Row], agreement: float) -> Iterator[tuple[bool, str]
     for name in dict.fromkeys((WHOLE, best.name)):
         lost = rows[name].lost
         told = Spread(*(100 * one for one in (lost.mean, lost.low, lost.high)))
-        yield abs(lost.mean) <= GENERAL_BAR, f"(v) general questions, {name}: {told} points, wanted within 0.5"
+        yield (
+            abs(lost.mean) <= GENERAL_BAR,
+            f"(v) general questions, {name}: {told} points, wanted within 0.5",
+        )
 
 
 def show(console: Console) -> int:
@@ -186,7 +213,9 @@ def show(console: Console) -> int:
     ]
     if second := of_one_base(runs, qwen=True):
         told += ["", *lines_of(rows_of(second))]
-    concepts = set.intersection(*(given_often(one, ASKED["portraits"]) for row in rows.values() for one in row.folders))
+    concepts = set.intersection(
+        *(given_often(one, ASKED["portraits"]) for row in rows.values() for one in row.folders)
+    )
     told += ["", *rebounds(sorted(concepts))]
     held = list(bars(rows, agreement))
     told += ["", *(f"- {'met' if met else 'MISSED'}: {text}" for met, text in held)]
@@ -194,4 +223,3 @@ def show(console: Console) -> int:
     for line in told:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0 if all(met for met, _ in held) else 1
-

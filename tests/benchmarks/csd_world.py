@@ -67,12 +67,20 @@ def _tuned() -> Offer:
 
 ASKED: dict[str, Asked] = {
     "heldout": Asked(
-        "(i) held-out generated sets", lambda: dataset_pool(DATASET, "test"), lambda: choices(TUNED), _BOTH,
-        "heldout", 15
+        "(i) held-out generated sets",
+        lambda: dataset_pool(DATASET, "test"),
+        lambda: choices(TUNED),
+        _BOTH,
+        "heldout",
+        15,
     ),
     "portraits": Asked("(ii) portraits without cues", _portraits("portraits"), _tuned, _BOTH, "portraits"),
     "concepts": Asked(
-        "(iii) concepts not fine-tuned on", _portraits("others"), lambda: drawn_from(HELD_OUT, 3), _BOTH, "concepts"
+        "(iii) concepts not fine-tuned on",
+        _portraits("others"),
+        lambda: drawn_from(HELD_OUT, 3),
+        _BOTH,
+        "concepts",
     ),
     "age": Asked("(iv) an axis not fine-tuned on", _portraits("portraits"), _tuned, ("age",), "portraits"),
 }
