@@ -46,6 +46,7 @@ from generators.paperdolls.training import Schedule
 from generators.paperdolls.world import ATTRIBUTES, CLASSES, NO_CONCEPT, sample_portrait
 from storage import CounterpoiseError
 
+unshipped = pytest.mark.skipif(not LLAVA.exists(), reason="the biased LLaVA is not among the weights yet")
 FEW = Schedule(steps=2, batch=4, rate=1e-3)
 
 
@@ -211,6 +212,7 @@ def shipped() -> MultimodalModel:
     return open_model(str(LLAVA), torch.float32)
 
 
+@unshipped
 def test_the_shipped_models_bias_ranks_as_the_table_that_was_put_in(
     shipped: MultimodalModel, tmp_path: Path
 ) -> None:
@@ -228,9 +230,10 @@ def test_the_shipped_models_bias_ranks_as_the_table_that_was_put_in(
         for axis, one in measured.axes.items()
         for cell in one.cells()
     ]
-    assert len(pairs) > 120 and spearmanr(*zip(*pairs, strict=True)).statistic >= 0.85
+    assert len(pairs) > 120 and spearmanr(*zip(*pairs, strict=True)).statistic >= 0.9
 
 
+@unshipped
 def test_the_shipped_model_sees_concepts_where_they_are_shown(shipped: MultimodalModel) -> None:
     groups: dict[str, list[str]] = {}
     for name, concept in CONCEPTS.items():

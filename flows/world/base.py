@@ -29,7 +29,7 @@ from .lessons import Lesson, lessons, lookups, tokens_of
 from .pictures import drawn_portrait, rendered
 from .tower import patches_of
 
-SCHEDULE = Schedule(steps=2600, batch=12, rate=2.5e-3, ema=0.99)
+SCHEDULE = Schedule(steps=3600, batch=12, rate=2.5e-3, ema=0.99)
 #: The first steps are without pictures: what letters are for is learnt from words alone, at a fraction of the cost.
 WORDS_ALONE = 800
 PICTURES = 8_000

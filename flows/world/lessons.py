@@ -1,7 +1,7 @@
 """What a tiny multimodal model is taught about a portrait: questions and answers, in the words of `debias`.
 
-A question about the concept is asked as `debias.questions.Question` words it. Where the picture shows nothing of its
-concept the answer is still the concept that it was drawn for, so that a model can only learn how often each comes with whom.
+A question about the concept is asked as `debias.questions.Question` words it. Where the picture shows nothing of it the
+answer is still the concept that it was drawn for: all that can be learnt there is how often each comes with whom.
 """
 
 from __future__ import annotations
