@@ -21,11 +21,12 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from debias.models.base import MultimodalModel
 from debias.models.opening import adapter_of
 
-from .tower import LLAVA, MERGE, PATCH, QWEN, SIZE, Qwen2VisionTransformerPretrainedModel, tower_folder
+from .tower import LLAVA, MERGE, PATCH, QWEN, SIZE, tower_folder
 from .words import BEGIN, END, IMAGE, PAD, build_tokenizer, token_ids
 
 WIDTH, LAYERS, HEADS = 96, 4, 4
