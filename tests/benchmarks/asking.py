@@ -144,7 +144,7 @@ def measured(case: Case, model: MultimodalModel, repeats: int) -> Row:
     results = [run() for run in runs.values()]
     apart = max(float((one - results[-1]).abs().max()) for one in results)
     times = paired(runs, repeats)
-    memory = {name: peak_of(__file__, name, case.score, str(case.images)) for name in (METHODS[0], "ours")}
+    memory = {name: peak_of(memory_of, name, case) for name in (METHODS[0], "ours")}
     return Row(case, times, apart, memory)
 
 
@@ -160,13 +160,14 @@ def missed(rows: Sequence[Row]) -> list[str]:
     return failed
 
 
-def memory(method: str, score: str, images: str) -> None:
-    """Print the bytes at the peak of one run, its inputs among them, weights not."""
-    model, case = big(), Case(score, int(images))
+def memory_of(method: str, case: Case) -> int:
+    """Return the bytes at the peak of one run, its inputs among them, weights not."""
+    torch.set_num_threads(1)
+    model = big()
     with torch.inference_mode():
         before = reset_peak()
         case.make(method, model)()
-        print(peak() - before)
+        return peak() - before
 
 
 def main() -> int:
@@ -174,12 +175,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory", nargs=3, metavar="CASE", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.memory:
-        memory(*given.memory)
-        return 0
     model = big()
     cases = [Case("letter", 1), Case("letter", 2), Case("text_mean", 1)]
     with torch.inference_mode():

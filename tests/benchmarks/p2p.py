@@ -78,8 +78,7 @@ def measured(case: Case, repeats: int, flops: bool = False) -> Row:
     times = paired(runs, repeats)
     tflop = {name: _tflop(runs[name]) for name in methods} if flops else {}
     del runs
-    facts = (case.part, str(case.pixels), str(case.heads), str(case.edits))
-    memory = {name: peak_of(__file__, name, *facts) for name in methods}
+    memory = {name: peak_of(memory_of, name, case) for name in methods}
     shape = f"{case.pixels} x {case.heads}" if case.pixels else ""
     return Row(case.part, shape, case.edits, times, memory, tflop)
 
@@ -153,17 +152,17 @@ def missed(rows: Sequence[Row]) -> list[str]:
     return failed
 
 
-def memory(method: str, part: str, pixels: str, heads: str, edits: str) -> None:
-    """Print the bytes at the peak of one run, its inputs among them, weights not."""
-    case = Case(part, int(pixels), int(heads), int(edits))
-    torch.set_num_threads(STEP_THREADS if part.startswith("UNet") else 1)
-    small = Case(part, 64 if case.pixels else 0, case.heads, 1)
+def memory_of(method: str, case: Case) -> int:
+    """Return the bytes at the peak of one run, its inputs among them, weights not."""
+    torch.set_num_threads(STEP_THREADS if case.part.startswith("UNet") else 1)
+    small = Case(case.part, 64 if case.pixels else 0, case.heads, 1)
     with torch.inference_mode():
         small.make(method)()  # loads weights, if there are any, and what a first run loads
         before = reset_peak()
         result = case.make(method)()
-        print(peak() - before)
+        found = peak() - before
         del result
+    return found
 
 
 def _tflop(run: Callable[[], object]) -> float:
@@ -183,12 +182,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])  # [] lets nothing be named
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--memory", nargs=5, metavar="CASE", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.memory:
-        memory(*given.memory)
-        return 0
     with torch.inference_mode():
         rows = []
         for row in (

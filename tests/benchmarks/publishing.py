@@ -137,15 +137,15 @@ def decoded(folder: Path) -> Iterator[tuple[str, str]]:
         yield sample["__key__"], hashlib.sha256(sample["png"]).hexdigest()
 
 
-def memory(size: int) -> None:
-    """Print the peak of memory of publishing one shard, above its input, in bytes."""
+def memory_of(size: int) -> int:
+    """Return the peak of memory of publishing one shard of images of so many bytes, above its input, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         samples = [shard_samples(index, sets, size) for index, sets in ((0, 1), (1, SETS_PER_SHARD))]
         start(Path(folder), samples)
         publish(Path(folder), 0, samples[0])  # loads what a first shard loads
         before = reset_peak()
         publish(Path(folder), 1, samples[1])
-        print(peak() - before)
+        return peak() - before
 
 
 def missed(times: Times, used: float) -> list[str]:
@@ -178,12 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--bytes", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("memory_bytes", nargs="?", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.memory:
-        memory(given.memory_bytes)
-        return 0
     count = max(1, round(given.images / (SETS_PER_SHARD * len(CELLS))))
     numbers: Any = track(range(count), "pictures", console=Console(stderr=True))
     shards = [shard_samples(index, SETS_PER_SHARD, given.bytes) for index in numbers]
@@ -191,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Work(shards, Path(folder))
         times = paired({name: partial(work.timed, name) for name in work.cpu}, given.repeats)
-    used = peak_of(__file__, str(given.bytes)) / (sum(sizes) / len(shards))
+    used = peak_of(memory_of, given.bytes) / (sum(sizes) / len(shards))
     cpu = {name: each[1:] for name, each in work.cpu.items()}  # without the run to warm up
     show(times, cpu, len(sizes), round(sum(sizes) / len(sizes)), used)
     failed = missed(times, used)
