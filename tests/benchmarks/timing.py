@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -82,10 +83,13 @@ def peak_of(measure: Callable[..., int], *arguments: object) -> int:
 
     Such processes are forked from one that is started once and does no more than import, so that imports cost nothing.
     """
-    os.environ |= {
+    script = Path(str(sys.modules[measure.__module__].__file__))
+    os.environ |= {  # of processes begun from now on
+        "PYTHONPATH": os.pathsep.join([str(script.parent), os.environ.get("PYTHONPATH", "")]),
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_TRIM_THRESHOLD_": "65536",
-    }  # of processes begun from now on
+    }
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([script.stem])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         return pool.submit(measure, *arguments).result()
