@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -56,15 +58,40 @@ def check_fields(selection: Selection, fields: Sequence[str] | None) -> None:
         )
 
 
-def items(
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Units of one window whose files are open, found, and compared with their manifests where that is done at once.
+
+    Attributes:
+        selection: what is handed out.
+        images: in their order.
+        opened: tars by place of the part.
+        rows: of the images, in their order.
+        fields: see `open_window`.
+        files: closes the tars.
+    """
+
+    selection: Selection
+    images: _Images
+    opened: Mapping[int, Pictures]
+    rows: pa.Table
+    fields: Sequence[str] | None
+    files: ExitStack
+
+    def close(self) -> None:
+        """Close the tars."""
+        self.files.close()
+
+
+def open_window(
     selection: Selection,
     units: Units,
     members: int,
     last: Flags,
     fields: Sequence[str] | None = None,
     checked: Checked | None = None,
-) -> Iterator[tuple[Item, bool]]:
-    """The items of some units of one window, each with whether a batch ends with it; files are open meanwhile.
+) -> Window:
+    """Get the files of some units ready; what takes long, so that it can be done while the window before is handed out.
 
     Args:
         selection: what is handed out.
@@ -80,7 +107,7 @@ def items(
     images = _images(selection, units, members, last)
     backend, parts = open_backend(selection.dataset), selection.parts
     with ExitStack() as stack:
-        opened = {
+        opened: dict[int, Pictures] = {
             int(place): stack.enter_context(_opened(backend, parts[place]))
             for place in np.unique(images.part)
         }
@@ -89,12 +116,46 @@ def items(
             for place in (checked.order(list(opened)) if checked else opened)
         ]
         rows = _rows(selection, images, _columns(selection, fields, all(sound)))
-        columns = (images.part, images.image, images.copy, images.last)
-        places = zip(*(column.tolist() for column in columns), strict=True)
-        for row, (place, image, copy, ends) in zip(rows, places, strict=True):
+        return Window(selection, images, opened, rows, fields, stack.pop_all())
+
+
+def ahead(windows: Iterator[Callable[[], Window]]) -> Generator[Window, None, None]:
+    """Windows in order, each opened by a thread while the one before is handed out; what was not handed out is closed."""
+    reader, waiting = ThreadPoolExecutor(1), deque[Future[Window]]()
+    try:
+        for opens in windows:
+            waiting.append(reader.submit(opens))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # waits for nothing, since it may be the reader itself that collects a stream as garbage
+        for left in waiting:
+            if not left.cancel():
+                left.add_done_callback(_close)
+        reader.shutdown(wait=False)
+
+
+def _close(opened: Future[Window]) -> None:
+    if opened.exception() is None:
+        opened.result().close()
+
+
+def items(window: Window) -> Iterator[tuple[Item, bool]]:
+    """The items of a window, each with whether a batch ends with it; its files are closed at the end.
+
+    Raises:
+        ShardDamaged: a file is not what the manifests name.
+    """
+    images, fields, parts = window.images, window.fields, window.selection.parts
+    backend = open_backend(window.selection.dataset)
+    columns = (images.part, images.image, images.copy, images.last)
+    places = zip(*(column.tolist() for column in columns), strict=True)
+    with window.files:
+        for row, (place, image, copy, ends) in zip(_each(window.rows), places, strict=True):
             part = parts[place]
             with quarantining(backend, part):
-                added = _added(opened[place], int(part.places[image]), row, fields)
+                added = _added(window.opened[place], int(part.places[image]), row, fields)
             item = row if fields is None else {name: row[name] for name in ("key", *fields) if name in row}
             item.update(added)
             item["skew"] = None if part.skew is None else float(part.skew[image])
@@ -147,7 +208,7 @@ def _images(selection: Selection, units: Units, members: int, last: Flags) -> _I
     return _Images(part[there], image[there], copy[there], ends & last[of])
 
 
-def _rows(selection: Selection, images: _Images, columns: list[str] | None) -> Iterator[Item]:
+def _rows(selection: Selection, images: _Images, columns: list[str] | None) -> pa.Table:
     """Rows of the Parquet files in the order of the images; of every file, only those are held."""
     backend, axes = open_backend(selection.dataset), list(selection.axes)
     tables = []
@@ -158,7 +219,10 @@ def _rows(selection: Selection, images: _Images, columns: list[str] | None) -> I
             tables.append(shard_table(backend, part.parquet, axes, columns).take(rows))
     order = np.empty(len(images.part), np.int64)
     order[np.argsort(images.part, kind="stable")] = np.arange(len(order))
-    table = pa.concat_tables(tables).combine_chunks().take(order)
-    del tables
+    return pa.concat_tables(tables).combine_chunks().take(order)
+
+
+def _each(table: pa.Table) -> Iterator[Item]:
+    """The rows of a table, made into Python's objects some at a time."""
     for chunk in table.to_batches(max_chunksize=_CHUNK):
         yield from chunk.to_pylist()

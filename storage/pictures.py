@@ -236,6 +236,7 @@ def _places(identity: Identity | None, file: BufferedIOBase, pairs: int, where: 
         return Places(file, pairs, where)
     found = _remembered.pop(identity, None) or Places(file, pairs, where)
     _remembered[identity] = found
-    while len(_remembered) > 1 and sum(len(one.sound) for one in _remembered.values()) > MAX_REMEMBERED:
+    # as a list, since streams open their windows in threads of their own
+    while len(_remembered) > 1 and sum(len(one.sound) for one in list(_remembered.values())) > MAX_REMEMBERED:
         _remembered.popitem(last=False)
     return found

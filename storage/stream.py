@@ -12,8 +12,10 @@ sha256 is right; see `storage.pictures`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ import numpy as np
 from .checked import Checked
 from .dealing import Dealing, check_count, check_state, make_state, units_per_rank
 from .errors import CounterpoiseError
-from .items import Item, check_fields, items
+from .items import Item, Window, ahead, check_fields, items, open_window
 from .manifest import Where
 from .order import Order, Units
 from .selection import Selection, select
@@ -193,7 +195,13 @@ class Stream(Iterator[Item]):
                 number, batch = number + self._workers, []
 
     def _items(self) -> Iterator[tuple[Item, bool]]:
-        """This worker's items, each with whether its batch ends with it."""
+        """This worker's items, each with whether its batch ends with it; the next window is got ready meanwhile."""
+        with closing(ahead(self._windows())) as windows:
+            for window in windows:
+                yield from items(window)
+
+    def _windows(self) -> Iterator[Callable[[], Window]]:
+        """What opens each window, in order."""
         ranks, size = self._dealing.world_size, self._dealing.batch_size
         for units in self._order.windows(self.done * size * ranks, self.unit_count * ranks):
             place = units.position // ranks
@@ -202,9 +210,10 @@ class Stream(Iterator[Item]):
             last = (place % size == size - 1) | (place == self.unit_count - 1)
             if mine.any():
                 checked = self._together(units.where(ours & (units.copy == 0)))
-                yield from items(
-                    self._selection, units.where(mine), self._members, last[mine], self._fields, checked
-                )
+                yield partial(
+                    open_window,
+                    self._selection, units.where(mine), self._members, last[mine], self._fields, checked,
+                )  # fmt: skip
 
     def _together(self, units: Units) -> Checked | None:
         """What workers tell each other, with the images of each part that they want of a window."""
