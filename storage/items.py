@@ -78,10 +78,6 @@ class Window:
     fields: Sequence[str] | None
     files: ExitStack
 
-    def close(self) -> None:
-        """Close the tars."""
-        self.files.close()
-
 
 def open_window(
     selection: Selection,
@@ -138,7 +134,7 @@ def ahead(windows: Iterator[Callable[[], Window]]) -> Generator[Window, None, No
 
 def _close(opened: Future[Window]) -> None:
     if opened.exception() is None:
-        opened.result().close()
+        opened.result().files.close()
 
 
 def items(window: Window) -> Iterator[tuple[Item, bool]]:

@@ -83,12 +83,13 @@ def peak_of(measure: Callable[..., int], *arguments: object) -> int:
 
     Such processes are forked from one that is started once and does no more than import, so that imports cost nothing.
     """
-    script = Path(str(sys.modules[measure.__module__].__file__))
-    os.environ |= {  # of processes begun from now on
-        "PYTHONPATH": os.pathsep.join([str(script.parent), os.environ.get("PYTHONPATH", "")]),
+    script, path = Path(str(sys.modules[measure.__module__].__file__)), os.environ.get("PYTHONPATH", "")
+    os.environ |= {
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_TRIM_THRESHOLD_": "65536",
-    }
+    }  # of processes begun from now on
+    if str(script.parent) not in path.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(script.parent), path])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([script.stem])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
